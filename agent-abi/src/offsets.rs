@@ -1,0 +1,133 @@
+//! Offsets of kernel structure members, in bytes, as the running kernel's BTF gives them.
+
+/// Value of a member that this kernel does not have; the feature that needs it is off.
+pub const ABSENT: u32 = u32::MAX;
+
+/// A member of a kernel structure that the eBPF programs read.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// Field of [`Offsets`].
+    pub field: &'static str,
+    /// Kernel structure.
+    pub structure: &'static str,
+    /// Member, or members of members separated by dots.
+    pub path: &'static str,
+    /// Bytes; 0 for an aggregate of any size.
+    pub width: u32,
+    /// The structure that a pointer member points to; empty when it is no pointer or any.
+    pub pointee: &'static str,
+}
+
+macro_rules! offsets {
+    ($($(#[$doc:meta])* $name:ident: $structure:literal $path:literal $width:literal $(-> $pointee:literal)?,)+) => {
+        /// Byte offsets within the named kernel structures, injected into the eBPF programs as a read-only global.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(C)]
+        pub struct Offsets {
+            $($(#[$doc])* pub $name: u32,)+
+        }
+
+        impl Offsets {
+            /// All members absent.
+            pub const fn absent() -> Self {
+                Self { $($name: ABSENT,)+ }
+            }
+
+            /// The member by its field name here; `None` for a name that is not in [`OFFSET_FIELDS`].
+            pub fn member_mut(&mut self, name: &str) -> Option<&mut u32> {
+                match name {
+                    $(stringify!($name) => Some(&mut self.$name),)+
+                    _ => None,
+                }
+            }
+        }
+
+        /// What each field of [`Offsets`] must be in the kernel's BTF.
+        pub const OFFSET_FIELDS: &[Member] = &[
+            $(Member {
+                field: stringify!($name),
+                structure: $structure,
+                path: $path,
+                width: $width,
+                pointee: concat!("", $($pointee)?),
+            },)+
+        ];
+    };
+}
+
+offsets! {
+    /// Process id as user space calls it.
+    task_tgid: "task_struct" "tgid" 4,
+    /// Thread id.
+    task_pid: "task_struct" "pid" 4,
+    /// The thread that started the process.
+    task_group_leader: "task_struct" "group_leader" 8 -> "task_struct",
+    /// Parent that will be told of the end.
+    task_real_parent: "task_struct" "real_parent" 8 -> "task_struct",
+    /// Start in boot-time nanoseconds.
+    task_start_boottime: "task_struct" "start_boottime" 8,
+    /// Address space.
+    task_mm: "task_struct" "mm" 8 -> "mm_struct",
+    /// State shared by the process's threads.
+    task_signal: "task_struct" "signal" 8 -> "signal_struct",
+    /// Effective credentials.
+    task_cred: "task_struct" "cred" 8 -> "cred",
+    /// Open files.
+    task_files: "task_struct" "files" 8 -> "files_struct",
+    /// Status given to exit.
+    task_exit_code: "task_struct" "exit_code" 4,
+    /// Live threads.
+    signal_live: "signal_struct" "live.counter" 4,
+    /// Effective user.
+    cred_euid: "cred" "euid.val" 4,
+    /// First byte of the arguments.
+    mm_arg_start: "mm_struct" "arg_start" 8,
+    /// One past the arguments.
+    mm_arg_end: "mm_struct" "arg_end" 8,
+    /// First byte of the environment.
+    mm_env_start: "mm_struct" "env_start" 8,
+    /// One past the environment.
+    mm_env_end: "mm_struct" "env_end" 8,
+    /// The file that now runs.
+    binprm_file: "linux_binprm" "file" 8 -> "file",
+    /// The path given to execve.
+    binprm_filename: "linux_binprm" "filename" 8,
+    /// A file's inode.
+    file_inode: "file" "f_inode" 8 -> "inode",
+    /// A socket file's socket.
+    file_private_data: "file" "private_data" 8,
+    /// Inode number.
+    inode_number: "inode" "i_ino" 8,
+    /// Names that the inode has.
+    inode_links: "inode" "i_nlink" 4,
+    /// File system of the inode.
+    inode_super_block: "inode" "i_sb" 8 -> "super_block",
+    /// Device of the file system.
+    super_block_device: "super_block" "s_dev" 4,
+    /// Table of open files.
+    files_table: "files_struct" "fdt" 8 -> "fdtable",
+    /// Array of open files.
+    fdtable_array: "fdtable" "fd" 8,
+    /// Length of that array.
+    fdtable_length: "fdtable" "max_fds" 4,
+    /// A socket's protocol state.
+    socket_sock: "socket" "sk" 8 -> "sock",
+    /// Address family.
+    sock_family: "sock_common" "skc_family" 2,
+    /// Process that created a listening unix socket.
+    sock_peer_pid: "sock" "sk_peer_pid" 8 -> "pid",
+    /// The other end of a unix socket.
+    unix_peer: "unix_sock" "peer" 8 -> "sock",
+    /// The name of a unix socket.
+    unix_address: "unix_sock" "addr" 8 -> "unix_address",
+    /// Length of that name, with the family.
+    unix_address_length: "unix_address" "len" 4,
+    /// The name itself, beginning with the family.
+    unix_address_name: "unix_address" "name" 0,
+    /// Numbers of a process id, one for each namespace, the host's first.
+    pid_numbers: "pid" "numbers" 0,
+    /// A process number.
+    upid_number: "upid" "nr" 4,
+    /// First argument of a system call on x86-64.
+    regs_first_argument: "pt_regs" "di" 8,
+}

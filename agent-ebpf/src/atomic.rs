@@ -1,0 +1,37 @@
+//! The atomic operations that programs use. `core::sync::atomic` lacks them for this target, which is declared without
+//! compare-and-swap although the kernel has it since 5.12 (kernel/bpf/verifier.c, `check_atomic`).
+
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
+
+/// Adds one.
+///
+/// # Safety
+///
+/// `counter` must be valid and aligned.
+#[inline(always)]
+pub unsafe fn increment(counter: *mut u64) {
+    // SAFETY: by contract.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) };
+}
+
+/// Sets a flag; false when it was set already.
+///
+/// # Safety
+///
+/// `flag` must be valid and aligned.
+#[inline(always)]
+pub unsafe fn claim(flag: *mut u64) -> bool {
+    // SAFETY: by contract.
+    unsafe { atomic_cxchg::<u64, { AtomicOrdering::Relaxed }, { AtomicOrdering::Relaxed }>(flag, 0, 1).1 }
+}
+
+/// Clears a flag.
+///
+/// # Safety
+///
+/// `flag` must be valid and aligned.
+#[inline(always)]
+pub unsafe fn release(flag: *mut u64) {
+    // SAFETY: by contract.
+    unsafe { atomic_xchg::<u64, { AtomicOrdering::Relaxed }>(flag, 0) };
+}

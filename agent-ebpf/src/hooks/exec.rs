@@ -1,0 +1,260 @@
+//! Program execution: what runs, with which arguments, and which environment variables it was given.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    helpers::{
+        bpf_get_smp_processor_id,
+        generated::{
+            bpf_loop, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str,
+            bpf_ringbuf_output,
+        },
+    },
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use buildtrail_agent_abi::{
+    EXEC_ARGUMENT_BYTES, EXEC_DATA_BYTES, EXEC_FILENAME_BYTES, ExecFlags, ExecRecord, Hook, Kind, VARIABLE_NAME_BYTES,
+    VariableName,
+};
+
+use crate::{
+    atomic,
+    emit::{self, Outcome},
+    hooks::process::parent_of,
+    kread::Object,
+    maps::{CHUNK_BYTES, CRITICAL, EXEC_SLOTS, IDENTITY_VARIABLES, SLOTS, Slot},
+};
+
+/// Slots tried before an execution counts as lost.
+const SLOT_TRIES: u32 = 16;
+/// Steps through the environment: 256 KiB of it, or 2,048 variables.
+const ENVIRONMENT_STEPS: u32 = 2048;
+/// The record without its variable data.
+const FIXED_BYTES: usize = size_of::<ExecRecord>() - EXEC_DATA_BYTES;
+
+/// `sched_process_exec(task, old_pid, bprm)`, include/trace/events/sched.h. Runs after the point of no return, so failed
+/// executions are not seen; the new address space belongs to this one thread, so nothing can change it meanwhile.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
+    on_exec(Object::at(ctx.arg(0)), Object::at(ctx.arg(2)));
+    0
+}
+
+#[inline(always)]
+fn on_exec(task: Object, bprm: Object) {
+    let Some((index, slot)) = claim_slot() else {
+        emit::count(Hook::Exec, Outcome::NoSlot);
+        return;
+    };
+    let used = assemble(task, bprm, index, slot);
+    // SAFETY: `slot` is a valid map value that this program owns; the size is bounded by the record.
+    let result = unsafe {
+        bpf_ringbuf_output(
+            (&raw const CRITICAL).cast_mut().cast(),
+            (&raw mut (*slot).record).cast(),
+            (FIXED_BYTES + used) as u64,
+            0,
+        )
+    };
+    // SAFETY: as above.
+    unsafe { atomic::release(&raw mut (*slot).busy) };
+    emit::count(Hook::Exec, if result == 0 { Outcome::Emitted } else { Outcome::RingFull });
+}
+
+/// Finds a free slot and owns it.
+#[inline(always)]
+fn claim_slot() -> Option<(u32, *mut Slot)> {
+    // SAFETY: a helper without arguments.
+    let start = unsafe { bpf_get_smp_processor_id() } * 4;
+    for attempt in 0..SLOT_TRIES {
+        let index = (start + attempt) % SLOTS as u32;
+        let slot: *mut Slot = EXEC_SLOTS.get_ptr_mut(index)?;
+        // SAFETY: a valid map value; `busy` is only touched atomically.
+        if unsafe { atomic::claim(&raw mut (*slot).busy) } {
+            return Some((index, slot));
+        }
+    }
+    None
+}
+
+/// Fills the slot's record; returns the bytes of variable data.
+#[inline(always)]
+fn assemble(task: Object, bprm: Object, index: u32, slot: *mut Slot) -> usize {
+    // SAFETY: the caller owns the slot.
+    let record = unsafe { &mut (*slot).record };
+    record.header = emit::header(Kind::Exec, Hook::Exec);
+    record.parent_tgid = parent_of(task);
+    record.flags = describe_file(record, bprm);
+
+    let filename = read_filename(record, bprm);
+    record.filename_length = filename as u32;
+
+    let mm = task.follow(|o| &o.task_mm);
+    let arguments = mm.and_then(|mm| read_arguments(record, filename, mm)).unwrap_or_else(|| {
+        record.flags |= ExecFlags::UNREADABLE;
+        0
+    });
+    record.arguments_length = arguments as u32;
+
+    let start = filename + arguments;
+    let end = mm.and_then(|mm| read_environment(record, start as u32, index, mm)).unwrap_or_else(|| {
+        record.flags |= ExecFlags::UNREADABLE;
+        start
+    });
+    record.environment_length = end.wrapping_sub(start) as u32;
+    end
+}
+
+/// Device and inode of the file that now runs; returns its flags.
+#[inline(always)]
+fn describe_file(record: &mut ExecRecord, bprm: Object) -> u32 {
+    let inode = bprm.follow(|o| &o.binprm_file).and_then(|file| file.follow(|o| &o.file_inode));
+    let Some(inode) = inode else {
+        record.inode = 0;
+        record.device = 0;
+        return 0;
+    };
+    record.inode = inode.read(|o| &o.inode_number).unwrap_or(0);
+    let super_block = inode.follow(|o| &o.inode_super_block);
+    record.device = super_block.and_then(|sb| sb.read(|o| &o.super_block_device)).unwrap_or(0);
+    if inode.read::<u32>(|o| &o.inode_links) == Some(0) { ExecFlags::DELETED } else { 0 }
+}
+
+#[inline(always)]
+fn read_filename(record: &mut ExecRecord, bprm: Object) -> usize {
+    let Some(address) = bprm.read::<u64>(|o| &o.binprm_filename) else { return 0 };
+    // SAFETY: destination and size lie within the record; the helper checks the source.
+    let read = unsafe {
+        bpf_probe_read_kernel_str(record.data.as_mut_ptr().cast(), EXEC_FILENAME_BYTES as u32, address as *const c_void)
+    };
+    if read <= 0 || read > EXEC_FILENAME_BYTES as i64 { 0 } else { read as usize }
+}
+
+#[inline(always)]
+fn read_arguments(record: &mut ExecRecord, at: usize, mm: Object) -> Option<usize> {
+    let from = mm.read::<u64>(|o| &o.mm_arg_start)?;
+    let to = mm.read::<u64>(|o| &o.mm_arg_end)?;
+    let mut length = to.wrapping_sub(from);
+    if length > EXEC_ARGUMENT_BYTES as u64 {
+        record.flags |= ExecFlags::ARGUMENTS_CUT;
+        length = EXEC_ARGUMENT_BYTES as u64;
+    }
+    if at > EXEC_FILENAME_BYTES {
+        return None;
+    }
+    // SAFETY: `at` and `length` are bounded above so that the destination lies within the record.
+    let result = unsafe {
+        bpf_probe_read_user(record.data.as_mut_ptr().add(at).cast(), length as u32, from as *const c_void)
+    };
+    if result == 0 { Some(length as usize) } else { None }
+}
+
+/// State of the walk through the environment.
+#[repr(C)]
+struct Walk {
+    at: u64,
+    end: u64,
+    slot: u32,
+    out: u32,
+    /// In the middle of a value that is longer than a chunk.
+    skipping: u32,
+    flags: u32,
+}
+
+/// Copies names, and values of the allow-list; returns where the data ends.
+#[inline(always)]
+fn read_environment(record: &mut ExecRecord, out: u32, slot: u32, mm: Object) -> Option<usize> {
+    let mut walk = Walk {
+        at: mm.read(|o| &o.mm_env_start)?,
+        end: mm.read(|o| &o.mm_env_end)?,
+        slot,
+        out,
+        skipping: 0,
+        flags: 0,
+    };
+    // SAFETY: the callback has the signature that the helper wants, and `walk` outlives the call.
+    unsafe {
+        bpf_loop(ENVIRONMENT_STEPS, step as *const () as *mut c_void, (&raw mut walk).cast(), 0);
+    }
+    record.flags |= walk.flags;
+    if walk.at < walk.end {
+        record.flags |= ExecFlags::ENVIRONMENT_CUT;
+    }
+    let end = walk.out as usize;
+    if end > EXEC_DATA_BYTES { None } else { Some(end) }
+}
+
+/// One variable, or one chunk of a long one. Returns 1 to stop.
+extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
+    // SAFETY: `bpf_loop` passes the pointer that it was given.
+    let walk = unsafe { &mut *walk };
+    if walk.at >= walk.end {
+        return 1;
+    }
+    let Some(slot) = EXEC_SLOTS.get_ptr_mut(walk.slot) else { return 1 };
+    let slot: *mut Slot = slot;
+    // SAFETY: this program owns the slot.
+    let chunk = unsafe { (*slot).chunk.as_mut_ptr() };
+    // SAFETY: destination and size are the chunk; the helper checks the source.
+    let read = unsafe { bpf_probe_read_user_str(chunk.cast(), CHUNK_BYTES as u32, walk.at as *const c_void) };
+    if read <= 0 {
+        walk.flags |= ExecFlags::UNREADABLE;
+        return 1;
+    }
+    let read = read as u64;
+    let continues = read == CHUNK_BYTES as u64 && walk.at + read <= walk.end && !ends_here(walk.at + read - 1);
+    let first = walk.skipping == 0;
+    walk.skipping = u32::from(continues);
+    walk.at += if continues { read - 1 } else { read };
+    if first { report(walk, slot, read) } else { 0 }
+}
+
+/// Whether the byte at `address` is the zero that ends a variable: a string that fills the chunk exactly looks like one
+/// that was cut.
+#[inline(always)]
+fn ends_here(address: u64) -> bool {
+    let mut byte = 1_u8;
+    // SAFETY: the destination is a local byte; the helper checks the source.
+    let result = unsafe { bpf_probe_read_user((&raw mut byte).cast(), 1, address as *const c_void) };
+    result == 0 && byte == 0
+}
+
+/// Appends the variable in the chunk to the record: with its value only if its name is on the allow-list.
+#[inline(always)]
+fn report(walk: &mut Walk, slot: *mut Slot, read: u64) -> i64 {
+    // SAFETY: this program owns the slot.
+    let chunk = unsafe { &(*slot).chunk };
+    let mut name: VariableName = [0; VARIABLE_NAME_BYTES];
+    let mut length = 0;
+    while length < VARIABLE_NAME_BYTES {
+        let byte = chunk[length];
+        if byte == b'=' || byte == 0 {
+            break;
+        }
+        name[length] = byte;
+        length += 1;
+    }
+    // SAFETY: the reference is not kept.
+    let allowed = unsafe { IDENTITY_VARIABLES.get(&name) }.is_some();
+    let mut bytes = if allowed { read } else { length as u64 };
+    if bytes > CHUNK_BYTES as u64 - 1 {
+        bytes = CHUNK_BYTES as u64 - 1;
+    }
+    let out = walk.out as usize;
+    if out > EXEC_DATA_BYTES - CHUNK_BYTES {
+        walk.flags |= ExecFlags::ENVIRONMENT_CUT;
+        return 1;
+    }
+    // SAFETY: `out` and `bytes` are bounded above so that source and destination lie within the slot.
+    unsafe {
+        let destination = (*slot).record.data.as_mut_ptr().add(out);
+        if bpf_probe_read_kernel(destination.cast(), bytes as u32, chunk.as_ptr().cast()) != 0 {
+            return 1;
+        }
+        *destination.add(bytes as usize) = 0;
+    }
+    // An allowed variable was read with its zero; a name was not.
+    walk.out += if allowed && bytes == read { bytes as u32 } else { bytes as u32 + 1 };
+    0
+}

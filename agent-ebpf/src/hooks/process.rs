@@ -1,0 +1,57 @@
+//! Birth and death of processes.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use buildtrail_agent_abi::{ExitRecord, ForkRecord, Hook, Kind};
+
+use crate::{emit, kread::Object, maps::CRITICAL};
+
+/// `sched_process_fork(parent, child)`, include/trace/events/sched.h. Runs in the creator, before the child can run.
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
+    on_fork(Object::at(ctx.arg(1)));
+    0
+}
+
+#[inline(always)]
+fn on_fork(child: Object) {
+    let (Some(tgid), Some(pid)) = (child.read::<u32>(|o| &o.task_tgid), child.read::<u32>(|o| &o.task_pid)) else {
+        return;
+    };
+    if tgid != pid {
+        // A thread: it belongs to its process.
+        return;
+    }
+    emit::emit(&CRITICAL, Hook::Fork, || ForkRecord {
+        header: emit::header(Kind::Fork, Hook::Fork),
+        child_start_boot_time_ns: child.read(|o| &o.task_start_boottime).unwrap_or(0),
+        child_tgid: tgid,
+        child_parent_tgid: parent_of(child),
+    });
+}
+
+/// The process that would be told of `task`'s end.
+#[inline(always)]
+pub fn parent_of(task: Object) -> u32 {
+    task.follow(|o| &o.task_real_parent).and_then(|parent| parent.read(|o| &o.task_tgid)).unwrap_or(0)
+}
+
+/// `sched_process_exit(task[, group_dead])`: for every thread, however it ends. `signal->live` has been decremented
+/// before (kernel/exit.c, `do_exit`), so the last thread sees zero.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
+    on_exit(Object::at(ctx.arg(0)));
+    0
+}
+
+#[inline(always)]
+fn on_exit(task: Object) {
+    let live = task.follow(|o| &o.task_signal).and_then(|signal| signal.read::<u32>(|o| &o.signal_live));
+    if live.unwrap_or(0) != 0 {
+        return;
+    }
+    emit::emit(&CRITICAL, Hook::Exit, || ExitRecord {
+        header: emit::header(Kind::Exit, Hook::Exit),
+        exit_code: task.read(|o| &o.task_exit_code).unwrap_or(0),
+        padding: 0,
+    });
+}

@@ -1,0 +1,90 @@
+//! Connections to unix sockets, where agents and daemons hand out credentials.
+//!
+//! Seen at the end of the system call and read from the kernel's own socket, so that the job's memory, which it can
+//! rewrite meanwhile, decides nothing. The cgroup hooks do not see unix sockets before 6.7.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs},
+    macros::tracepoint,
+    programs::TracePointContext,
+};
+use buildtrail_agent_abi::{Hook, Kind, UNIX_PATH_BYTES, UnixConnectRecord};
+
+use crate::{emit, kread::Object, maps::CRITICAL};
+
+const AF_UNIX: u16 = 1;
+/// Where `struct trace_event_raw_sys_exit` has the result (include/trace/events/syscalls.h).
+const RESULT_OFFSET: usize = 16;
+/// `sun_family` before `sun_path`.
+const FAMILY_BYTES: u32 = 2;
+
+#[tracepoint(category = "syscalls", name = "sys_exit_connect")]
+pub fn unix_connect(ctx: TracePointContext) -> u32 {
+    // SAFETY: the offset lies within the tracepoint's record.
+    if unsafe { ctx.read_at::<i64>(RESULT_OFFSET) } == Ok(0) {
+        on_connected();
+    }
+    0
+}
+
+#[inline(always)]
+fn on_connected() -> Option<()> {
+    let socket = connected_socket()?;
+    if socket.read::<u16>(|o| &o.sock_family)? != AF_UNIX {
+        return None;
+    }
+    let address = socket.follow(|o| &o.unix_peer)?.follow(|o| &o.unix_address)?;
+    let peer_tgid = listener(socket).unwrap_or(0);
+    emit::emit(&CRITICAL, Hook::UnixConnect, || {
+        let mut record = UnixConnectRecord {
+            header: emit::header(Kind::UnixConnect, Hook::UnixConnect),
+            peer_tgid,
+            path_length: 0,
+            path: [0; UNIX_PATH_BYTES],
+            padding: 0,
+        };
+        record.path_length = read_path(address, &mut record.path).unwrap_or(0);
+        record
+    });
+    Some(())
+}
+
+/// The socket behind the system call's first argument.
+#[inline(always)]
+fn connected_socket() -> Option<Object> {
+    // SAFETY: helpers whose results the verifier knows; the registers are read through kread.
+    let (task, registers) = unsafe {
+        let task = bpf_get_current_task_btf();
+        (Object::at(task as u64), Object::at(bpf_task_pt_regs(task.cast()) as u64))
+    };
+    let descriptor = registers.read::<u32>(|o| &o.regs_first_argument)?;
+    let table = task.follow(|o| &o.task_files)?.follow(|o| &o.files_table)?;
+    if descriptor >= table.read::<u32>(|o| &o.fdtable_length)? {
+        return None;
+    }
+    let file = table.follow(|o| &o.fdtable_array)?.element(descriptor)?;
+    file.follow(|o| &o.file_private_data)?.follow(|o| &o.socket_sock)
+}
+
+/// The process that listens, as `connect` recorded it (`copy_peercred`, net/unix/af_unix.c).
+#[inline(always)]
+fn listener(socket: Object) -> Option<u32> {
+    let numbers = socket.follow(|o| &o.sock_peer_pid)?.address_of(|o| &o.pid_numbers)?;
+    Object::at(numbers).read(|o| &o.upid_number)
+}
+
+#[inline(always)]
+fn read_path(address: Object, path: &mut [u8; UNIX_PATH_BYTES]) -> Option<u32> {
+    let length = address.read::<u32>(|o| &o.unix_address_length)?;
+    let name = address.address_of(|o| &o.unix_address_name)?;
+    let mut bytes = length.wrapping_sub(FAMILY_BYTES);
+    if bytes > UNIX_PATH_BYTES as u32 {
+        bytes = UNIX_PATH_BYTES as u32;
+    }
+    let from = (name + u64::from(FAMILY_BYTES)) as *const c_void;
+    // SAFETY: the size is bounded by the destination; the helper checks the source.
+    let result = unsafe { bpf_probe_read_kernel(path.as_mut_ptr().cast(), bytes, from) };
+    if result == 0 { Some(bytes) } else { None }
+}

@@ -1,0 +1,54 @@
+//! The maps that programs and agent share.
+
+use aya_ebpf::{
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf, SkStorage},
+    macros::btf_map,
+};
+use buildtrail_agent_abi::{Counters, ExecRecord, Hook, VariableName};
+
+/// Never rate-limited: processes and credentials. The loader sets the real size.
+#[btf_map]
+pub static CRITICAL: RingBuf<u8, { 4 << 20 }> = RingBuf::new();
+
+/// Connections and DNS.
+#[btf_map]
+pub static BULK: RingBuf<u8, { 1 << 20 }> = RingBuf::new();
+
+/// Indexed by [`Hook`].
+#[btf_map]
+pub static COUNTERS: PerCpuArray<Counters, { Hook::ALL.len() }> = PerCpuArray::new();
+
+/// Environment variables whose values may leave the kernel.
+#[btf_map]
+pub static IDENTITY_VARIABLES: HashMap<VariableName, u8, 128> = HashMap::new();
+
+/// Bytes of the environment that one step looks at; also the longest value that is reported, with its name.
+pub const CHUNK_BYTES: usize = 256;
+/// Executions that can be assembled at the same moment.
+pub const SLOTS: usize = 64;
+
+/// Where an execution is assembled. Owned by the one program that set `busy`: a program can be preempted by another on
+/// the same CPU, so per-CPU memory would be shared.
+#[repr(C)]
+pub struct Slot {
+    pub busy: u64,
+    pub chunk: [u8; CHUNK_BYTES],
+    pub record: ExecRecord,
+}
+
+#[btf_map]
+pub static EXEC_SLOTS: Array<Slot, SLOTS> = Array::new();
+
+/// Who uses a socket: packets are seen outside the process that sent them.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct SocketOwner {
+    pub start_boot_time_ns: u64,
+    pub tgid: u32,
+    pub uid: u32,
+    pub effective_uid: u32,
+    pub padding: u32,
+}
+
+#[btf_map]
+pub static SOCKET_OWNERS: SkStorage<SocketOwner> = SkStorage::new();

@@ -1,0 +1,120 @@
+//! What this host can see, hook by hook, and what it cannot.
+
+use buildtrail_proto::v1;
+
+/// Which kind of kernel hook serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// LSM, or fexit on `security_*`.
+    A,
+    /// BTF tracepoints, cgroup hooks, fanotify.
+    B,
+    /// Plain tracepoints: degraded.
+    C,
+}
+
+impl Tier {
+    fn letter(self) -> &'static str {
+        match self {
+            Self::A => "A",
+            Self::B => "B",
+            Self::C => "C",
+        }
+    }
+}
+
+/// What one hook got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookReport {
+    /// The hook, as in coverage and loss events.
+    pub hook: &'static str,
+    /// `None`: nothing serves it.
+    pub tier: Option<Tier>,
+    /// What serves it, or why nothing does.
+    pub detail: String,
+}
+
+impl HookReport {
+    /// A hook that works.
+    #[must_use]
+    pub fn served(hook: &'static str, tier: Tier, by: &str) -> Self {
+        Self { hook, tier: Some(tier), detail: by.to_owned() }
+    }
+
+    /// A hook that this host does not have.
+    #[must_use]
+    pub fn uncovered(hook: &'static str, reason: String) -> Self {
+        Self { hook, tier: None, detail: reason }
+    }
+
+    /// The tier's letter, or a dash.
+    #[must_use]
+    pub fn letter(&self) -> &'static str {
+        self.tier.map_or("-", Tier::letter)
+    }
+}
+
+/// The whole account.
+#[derive(Clone, Debug, Default)]
+pub struct CoverageReport {
+    /// Every hook.
+    pub hooks: Vec<HookReport>,
+    /// Plain sentences: what cannot be seen here.
+    pub gaps: Vec<String>,
+}
+
+/// What no hook of tier B sees, whatever the kernel.
+const TIER_B_GAPS: &[&str] = &[
+    "Opens of secret files that the file system's permissions deny are not seen (fanotify reports what succeeded).",
+    "The path by which a job reached a secret (a symbolic link, a bind mount) is not seen; the file's own path is.",
+    "A secret file created during a job is watched some milliseconds after it appears, when its directory is watched.",
+    "Packet sockets (AF_PACKET) and raw sockets are not seen.",
+    "DNS over TCP, TLS or HTTPS is seen as a connection only.",
+    "Memory access (ptrace, process_vm_readv, /proc/PID/mem) is not seen.",
+];
+
+impl CoverageReport {
+    /// Adds what follows from the hooks' tiers and from missing kernel members.
+    #[must_use]
+    pub fn new(hooks: Vec<HookReport>, missing_members: &[String]) -> Self {
+        let mut gaps: Vec<String> = hooks
+            .iter()
+            .filter(|report| report.tier.is_none())
+            .map(|report| format!("{} is not covered: {}", report.hook, report.detail))
+            .collect();
+        gaps.extend(missing_members.iter().map(|member| format!("{member}; what needs it is off.")));
+        gaps.extend(TIER_B_GAPS.iter().map(|gap| (*gap).to_owned()));
+        Self { hooks, gaps }
+    }
+
+    /// Whether a hook is served.
+    #[must_use]
+    pub fn serves(&self, hook: &str) -> bool {
+        self.hooks.iter().any(|report| report.hook == hook && report.tier.is_some())
+    }
+
+    /// As an event's body.
+    #[must_use]
+    pub fn to_event(&self, kernel_release: &str) -> v1::Coverage {
+        let tier = |report: &HookReport| match report.tier {
+            Some(Tier::A) => v1::Tier::A,
+            Some(Tier::B) => v1::Tier::B,
+            Some(Tier::C) => v1::Tier::C,
+            None => v1::Tier::None,
+        };
+        v1::Coverage {
+            kernel_release: kernel_release.to_owned(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            hooks: self
+                .hooks
+                .iter()
+                .map(|report| v1::HookCoverage {
+                    hook: report.hook.to_owned(),
+                    tier: tier(report).into(),
+                    detail: report.detail.clone(),
+                })
+                .collect(),
+            gaps: self.gaps.clone(),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Resolves and validates every structure member that the eBPF programs read.
+
+use buildtrail_agent_abi::{Member, OFFSET_FIELDS, Offsets};
+
+use super::btf::{Btf, BtfError};
+
+/// Offsets for the running kernel, and what it lacks.
+#[derive(Debug)]
+pub struct Resolved {
+    /// To be injected into the programs.
+    pub offsets: Offsets,
+    /// One sentence for each member that is missing or different; what needs it is off.
+    pub missing: Vec<String>,
+}
+
+/// Resolves all of [`OFFSET_FIELDS`].
+#[must_use]
+pub fn resolve(btf: &Btf<'_>) -> Resolved {
+    let mut resolved = Resolved { offsets: Offsets::absent(), missing: Vec::new() };
+    for member in OFFSET_FIELDS {
+        match resolve_one(btf, member) {
+            Ok(offset) => {
+                if let Some(field) = resolved.offsets.member_mut(member.field) {
+                    *field = offset;
+                }
+            }
+            Err(error) => resolved.missing.push(error.to_string()),
+        }
+    }
+    resolved
+}
+
+fn resolve_one(btf: &Btf<'_>, member: &Member) -> Result<u32, BtfError> {
+    let place = btf.member(member.structure, member.path)?;
+    let unexpected = |found: String, expected: String| BtfError::Unexpected {
+        structure: member.structure.to_owned(),
+        path: member.path.to_owned(),
+        found,
+        expected,
+    };
+    let width = btf.width(place)?;
+    if member.width != 0 && width != Some(member.width) {
+        let found = width.map_or_else(|| "not a scalar".to_owned(), |width| format!("{width} bytes wide"));
+        return Err(unexpected(found, format!("{} bytes", member.width)));
+    }
+    let pointee = btf.pointee(place)?;
+    if !member.pointee.is_empty() && pointee != member.pointee {
+        return Err(unexpected(format!("a pointer to '{pointee}'"), format!("a pointer to '{}'", member.pointee)));
+    }
+    Ok(place.offset)
+}
