@@ -1,0 +1,112 @@
+//! What the collector's log records mean. `docs/formats/log.md` is the specification.
+
+use buildtrail_proto::v1::SignedBatch;
+use prost::Message;
+
+const HOST_TAG: u8 = 1;
+const BATCH_TAG: u8 = 2;
+
+/// Who a host is. Stands in the log once, before the host's first batch.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct HostRecord {
+    /// The id in its certificate.
+    #[prost(string, tag = "1")]
+    pub host_id: String,
+    /// The name in its certificate, for people.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// Its Ed25519 public key, 32 bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub public_key: Vec<u8>,
+    /// The certificate it showed, DER.
+    #[prost(bytes = "vec", tag = "4")]
+    pub certificate: Vec<u8>,
+}
+
+impl HostRecord {
+    /// Whether the certificate's subject key is [`HostRecord::public_key`].
+    ///
+    /// Looks for the DER of an Ed25519 `SubjectPublicKeyInfo` (RFC 8410); whether the certificate is valid and by whom
+    /// it was issued is not checked here.
+    #[must_use]
+    pub fn key_is_in_certificate(&self) -> bool {
+        const ED25519_SPKI: [u8; 12] =
+            [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+        let info = [&ED25519_SPKI[..], &self.public_key].concat();
+        self.public_key.len() == 32 && self.certificate.windows(info.len()).any(|window| window == info)
+    }
+}
+
+/// One record of the collector's log.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LogEntry {
+    /// A host's key, before its first batch.
+    Host(HostRecord),
+    /// A batch, exactly as the host signed it.
+    Batch(SignedBatch),
+}
+
+/// A record is intact but is no log entry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LogEntryError {
+    /// No type byte, or one that this build does not know.
+    #[error("the record is of a type unknown to this version; use a newer one to read it")]
+    UnknownType,
+    /// The payload does not decode.
+    #[error("the record does not decode as what its type byte says")]
+    Malformed,
+}
+
+impl LogEntry {
+    /// The record: one type byte, then the protobuf encoding.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Host(host) => encode(HOST_TAG, host),
+            Self::Batch(batch) => encode(BATCH_TAG, batch),
+        }
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// The record is of an unknown type or does not decode.
+    pub fn decode(record: &[u8]) -> Result<Self, LogEntryError> {
+        let (tag, payload) = record.split_first().ok_or(LogEntryError::UnknownType)?;
+        match *tag {
+            HOST_TAG => HostRecord::decode(payload).map(Self::Host),
+            BATCH_TAG => SignedBatch::decode(payload).map(Self::Batch),
+            _ => return Err(LogEntryError::UnknownType),
+        }
+        .map_err(|_| LogEntryError::Malformed)
+    }
+}
+
+fn encode(tag: u8, message: &impl Message) -> Vec<u8> {
+    let mut record = Vec::with_capacity(1 + message.encoded_len());
+    record.push(tag);
+    record.extend_from_slice(&message.encode_to_vec());
+    record
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_round_trip_and_foreign_records_are_refused() {
+        let host = HostRecord {
+            host_id: "h".into(),
+            name: "n".into(),
+            public_key: vec![1; 32],
+            ..Default::default()
+        };
+        let batch = SignedBatch { header: vec![1], signature: vec![2], body: vec![3] };
+        for entry in [LogEntry::Host(host), LogEntry::Batch(batch)] {
+            assert_eq!(LogEntry::decode(&entry.encode()).unwrap(), entry);
+        }
+        assert_eq!(LogEntry::decode(&[]), Err(LogEntryError::UnknownType));
+        assert_eq!(LogEntry::decode(&[9, 1]), Err(LogEntryError::UnknownType));
+        assert_eq!(LogEntry::decode(&[BATCH_TAG, 0xff]), Err(LogEntryError::Malformed));
+    }
+}

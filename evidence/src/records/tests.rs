@@ -1,0 +1,234 @@
+use std::{fs, path::Path};
+
+use tempfile::TempDir;
+
+use super::*;
+
+const LIMITS: Limits = Limits { max_record_bytes: 1024, segment_bytes: 200 };
+
+/// Record `index`: 5 to 31 bytes, different from its neighbours.
+fn payload(index: u64) -> Vec<u8> {
+    let length = 5 + usize::try_from(index * 13 % 27).unwrap();
+    (0..length).map(|position| u8::try_from((index + position as u64) % 251).unwrap()).collect()
+}
+
+fn filled(records: u64) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut log, recovery) = RecordLog::open(directory.path(), LIMITS).unwrap();
+    assert!(recovery.is_clean());
+    for index in 0..records {
+        assert_eq!(log.append(&payload(index)).unwrap(), RecordIndex(index));
+    }
+    assert_eq!(log.sync().unwrap(), RecordIndex(records));
+    directory
+}
+
+fn segments(directory: &Path) -> Vec<PathBuf> {
+    segment::list(directory).unwrap().into_iter().map(|segment| segment.path).collect()
+}
+
+fn copy(template: &Path) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for path in segments(template) {
+        fs::copy(&path, directory.path().join(path.file_name().unwrap())).unwrap();
+    }
+    directory
+}
+
+fn read_all(directory: &Path) -> Vec<Entry> {
+    Reader::whole(directory, LIMITS.max_record_bytes).unwrap().map(Result::unwrap).collect()
+}
+
+/// Every record that was read is the one of its index, in order; returns the indexes.
+fn check_records(entries: &[Entry]) -> Vec<u64> {
+    let mut read = Vec::new();
+    for entry in entries {
+        if let Entry::Record { index, payload: bytes } = entry {
+            assert_eq!(*bytes, payload(index.0));
+            read.push(index.0);
+        }
+    }
+    assert!(read.is_sorted_by(|a, b| a < b));
+    read
+}
+
+/// Every index below `records` was read or lies in a reported range.
+fn check_accounted(entries: &[Entry], records: u64) {
+    let read = check_records(entries);
+    for index in 0..records {
+        let quarantined = entries.iter().any(|entry| match entry {
+            Entry::Quarantined(range) => (range.first.0..range.end.0).contains(&index),
+            Entry::Record { .. } => false,
+        });
+        assert!(read.contains(&index) != quarantined, "record {index} in {entries:?}");
+    }
+}
+
+#[test]
+fn records_come_back_in_order_over_segments_and_restarts() {
+    let directory = filled(40);
+    assert!(segments(directory.path()).len() > 3);
+    assert_eq!(check_records(&read_all(directory.path())), (0..40).collect::<Vec<_>>());
+    let (mut log, recovery) = RecordLog::open(directory.path(), LIMITS).unwrap();
+    assert!(recovery.is_clean());
+    assert_eq!(log.append(&payload(40)).unwrap(), RecordIndex(40));
+    let from_17: Vec<_> = log.reader(RecordIndex(17)).unwrap().map(Result::unwrap).collect();
+    assert_eq!(check_records(&from_17), (17..41).collect::<Vec<_>>());
+    let on_disk: u64 = segments(directory.path()).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    assert_eq!(log.total_bytes(), on_disk);
+}
+
+#[test]
+fn a_log_cut_at_any_byte_of_its_last_segment_opens_with_every_whole_record() {
+    let directory = filled(40);
+    let last = segments(directory.path()).pop().unwrap();
+    let bytes = fs::read(&last).unwrap();
+    assert!(bytes.len() > 60);
+    for cut in 0..bytes.len() {
+        fs::write(&last, &bytes[..cut]).unwrap();
+        let (mut log, recovery) = RecordLog::open(directory.path(), LIMITS).unwrap();
+        assert!(recovery.quarantined.is_empty());
+        let end = log.end().0;
+        if let Some(torn) = recovery.torn_tail {
+            assert_eq!(torn.offset + torn.bytes, cut as u64);
+            assert_eq!(torn.index, RecordIndex(end));
+        }
+        log.append(&payload(end)).unwrap();
+        log.sync().unwrap();
+        drop(log);
+        assert_eq!(check_records(&read_all(directory.path())), (0..=end).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_zero_filled_end_is_cut_off() {
+    let directory = filled(3);
+    let last = segments(directory.path()).pop().unwrap();
+    let mut bytes = fs::read(&last).unwrap();
+    let length = bytes.len() as u64;
+    bytes.extend([0; 50]);
+    fs::write(&last, bytes).unwrap();
+    let (log, recovery) = RecordLog::open(directory.path(), LIMITS).unwrap();
+    let torn = recovery.torn_tail.unwrap();
+    assert_eq!((torn.offset, torn.bytes, log.end()), (length, 50, RecordIndex(3)));
+}
+
+#[test]
+fn every_flipped_byte_is_reported_and_costs_no_record_outside_the_reported_range() {
+    let directory = filled(40);
+    for path in segments(directory.path()) {
+        let bytes = fs::read(&path).unwrap();
+        for position in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[position] ^= 0x10;
+            fs::write(&path, &flipped).unwrap();
+            let entries = read_all(directory.path());
+            check_accounted(&entries, 40);
+            assert!(entries.iter().any(|entry| matches!(entry, Entry::Quarantined(_))), "byte {position}");
+        }
+        fs::write(&path, &bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_flipped_byte_in_the_last_segment_never_costs_a_good_record_behind_it() {
+    let template = filled(40);
+    let name = segments(template.path()).pop().unwrap().file_name().unwrap().to_owned();
+    let bytes = fs::read(template.path().join(&name)).unwrap();
+    for position in 0..bytes.len() {
+        let directory = copy(template.path());
+        let mut flipped = bytes.clone();
+        flipped[position] ^= 0x80;
+        fs::write(directory.path().join(&name), &flipped).unwrap();
+        let (mut log, recovery) = RecordLog::open(directory.path(), LIMITS).unwrap();
+        assert!(!recovery.is_clean(), "byte {position}");
+        let end = log.end();
+        let appended = log.append(&payload(end.0)).unwrap();
+        log.sync().unwrap();
+        drop(log);
+        let entries = read_all(directory.path());
+        assert_eq!(check_records(&entries).last(), Some(&appended.0));
+        if recovery.torn_tail.is_none() {
+            assert!(appended >= RecordIndex(40));
+            check_accounted(&entries, 40);
+        } else {
+            assert_eq!(appended, RecordIndex(39), "only the very last record can look unfinished");
+        }
+    }
+}
+
+#[test]
+fn a_missing_segment_is_a_named_range() {
+    let directory = filled(40);
+    let paths = segments(directory.path());
+    fs::remove_file(&paths[1]).unwrap();
+    let entries = read_all(directory.path());
+    check_accounted(&entries, 40);
+    let missing: Vec<_> = entries
+        .iter()
+        .filter_map(|entry| match entry {
+            Entry::Quarantined(range) => Some(range.damage),
+            Entry::Record { .. } => None,
+        })
+        .collect();
+    assert_eq!(missing, [Damage::Missing]);
+}
+
+#[test]
+fn a_reader_follows_a_log_that_grows_and_rotates() {
+    let directory = filled(1);
+    let (mut log, _) = RecordLog::open(directory.path(), LIMITS).unwrap();
+    let mut reader = log.reader(RecordIndex(0)).unwrap();
+    for index in 0..30 {
+        let entry = reader.next().unwrap().unwrap();
+        assert_eq!(entry, Entry::Record { index: RecordIndex(index), payload: payload(index) });
+        assert!(reader.next().is_none());
+        log.append(&payload(index + 1)).unwrap();
+        reader.advance_end(log.end());
+    }
+}
+
+#[test]
+fn removal_keeps_what_is_still_needed() {
+    let directory = filled(40);
+    let (mut log, _) = RecordLog::open(directory.path(), LIMITS).unwrap();
+    let before = log.total_bytes();
+    let freed = log.remove_segments_before(RecordIndex(20)).unwrap();
+    assert!(freed > 0 && log.total_bytes() == before - freed);
+    assert!(log.first() <= RecordIndex(20) && log.first() > RecordIndex(0));
+    let rest: Vec<_> = log.reader(RecordIndex(0)).unwrap().map(Result::unwrap).collect();
+    assert_eq!(check_records(&rest), (log.first().0..40).collect::<Vec<_>>());
+    log.remove_segments_before(RecordIndex(1000)).unwrap();
+    assert_eq!(segments(directory.path()).len(), 1);
+    drop(log);
+    let (log, _) = RecordLog::open(directory.path(), LIMITS).unwrap();
+    assert_eq!(log.end(), RecordIndex(40));
+}
+
+#[test]
+fn a_second_writer_is_refused() {
+    let directory = filled(1);
+    let _log = RecordLog::open(directory.path(), LIMITS).unwrap();
+    assert!(matches!(RecordLog::open(directory.path(), LIMITS), Err(RecordsError::InUse(_))));
+}
+
+#[test]
+fn empty_and_oversized_records_are_refused_and_change_nothing() {
+    let directory = filled(2);
+    let (mut log, _) = RecordLog::open(directory.path(), LIMITS).unwrap();
+    for size in [0, 1025] {
+        assert!(matches!(log.append(&vec![1; size]), Err(RecordsError::Size { .. })));
+    }
+    log.append(&[7; 1024]).unwrap();
+    assert_eq!(log.end(), RecordIndex(3));
+}
+
+#[test]
+fn an_allocation_is_never_larger_than_the_bound_whatever_the_length_says() {
+    let directory = filled(1);
+    let last = segments(directory.path()).pop().unwrap();
+    fs::write(&last, [0xff; 64]).unwrap();
+    assert!(
+        matches!(&read_all(directory.path())[..], [Entry::Quarantined(range)] if range.damage == Damage::Length)
+    );
+}
