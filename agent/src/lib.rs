@@ -1,1 +1,5 @@
-//! Empty.
+//! The privileged daemon on a runner host.
+
+pub mod config;
+pub mod sensor;
+pub mod spool;

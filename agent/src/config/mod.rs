@@ -1,0 +1,221 @@
+//! The agent's settings: one TOML file, every key documented in `agent.toml` beside this file, every key defaulted.
+//!
+//! In: a path, or text. Out: a [`Config`] whose values are within their bounds and go together, or an error that
+//! names file, line, key and what would be right.
+//! Must never touch what the settings name (certificates, directories, runners): each owner opens its own.
+
+mod check;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use buildtrail_settings::SettingsError;
+use serde::Deserialize;
+
+/// All settings of the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// What belongs to this machine.
+    pub host: Host,
+    /// Where events go.
+    pub collector: Collector,
+    /// Events that wait for the collector.
+    pub spool: Spool,
+    /// Which files are secrets.
+    pub catalog: Catalog,
+    /// What is asked of the kernel.
+    pub sensor: Sensor,
+    /// Further runner programs.
+    pub runners: Runners,
+}
+
+/// `[host]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Host {
+    /// Directory for state that survives restarts; absolute.
+    pub state_directory: PathBuf,
+}
+
+/// `[collector]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Collector {
+    /// `https://HOST:PORT`.
+    pub address: String,
+    /// PEM file of the authority that signed the collector's certificate.
+    pub ca: PathBuf,
+    /// PEM file of this host's certificate (and intermediates).
+    pub certificate: PathBuf,
+    /// PEM file (PKCS#8) of this host's Ed25519 key.
+    pub private_key: PathBuf,
+    /// Name expected in the collector's certificate; the host of `address` where absent.
+    pub server_name: Option<String>,
+}
+
+/// `[spool]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Spool {
+    /// Most bytes on disk; 1 MiB to 1 TiB.
+    pub max_bytes: u64,
+    /// Bytes after which a file is closed; 64 KiB to a quarter of `max_bytes`.
+    pub segment_bytes: u64,
+    /// Most events in a batch; 1 to 1000.
+    pub batch_events: usize,
+    /// Longest time an event waits for its batch to fill, in milliseconds; 1 to 60000.
+    pub batch_interval_ms: u64,
+}
+
+/// `[catalog]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Catalog {
+    /// Home directories; absolute, wildcards in the last component.
+    pub homes: Vec<String>,
+    /// Secrets beyond the built-in ones.
+    pub files: Vec<CatalogFile>,
+}
+
+/// One `[[catalog.files]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CatalogFile {
+    /// What people call it; 1 to 100 characters.
+    pub name: String,
+    /// Kind of credential; 1 to 100 characters.
+    pub family: String,
+    /// Absolute or `~/…`, wildcards in the last component.
+    pub path: String,
+}
+
+/// `[sensor]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sensor {
+    /// Size of the ring buffer that is never rate-limited; a power of two from 64 KiB to 256 MiB.
+    pub critical_ring_bytes: u32,
+    /// Size of the ring buffer for connections and lookups; a power of two from 64 KiB to 256 MiB.
+    pub bulk_ring_bytes: u32,
+}
+
+/// `[runners]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Runners {
+    /// Runner executables beyond those found by themselves.
+    pub programs: Vec<RunnerProgram>,
+}
+
+/// One entry of `runners.programs`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunnerProgram {
+    /// Which runner it is.
+    pub platform: Platform,
+    /// Absolute path of the executable.
+    pub executable: PathBuf,
+}
+
+/// A CI platform whose runner the agent understands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Platform {
+    /// `Runner.Worker` of actions/runner.
+    GithubActions,
+    /// `act`, which runs GitHub workflows locally.
+    Act,
+}
+
+impl Platform {
+    /// The word used in settings and in `Job.platform`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::GithubActions => "github-actions",
+            Self::Act => "act",
+        }
+    }
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self { state_directory: "/var/lib/buildtrail-agent".into() }
+    }
+}
+
+impl Default for Collector {
+    fn default() -> Self {
+        Self {
+            address: "https://127.0.0.1:7443".into(),
+            ca: "/etc/buildtrail-agent/ca.pem".into(),
+            certificate: "/etc/buildtrail-agent/cert.pem".into(),
+            private_key: "/etc/buildtrail-agent/key.pem".into(),
+            server_name: None,
+        }
+    }
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self {
+            max_bytes: 256 * 1024 * 1024,
+            segment_bytes: 8 * 1024 * 1024,
+            batch_events: 256,
+            batch_interval_ms: 200,
+        }
+    }
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self { homes: vec!["/root".into(), "/home/*".into()], files: Vec::new() }
+    }
+}
+
+impl Default for Sensor {
+    fn default() -> Self {
+        Self { critical_ring_bytes: 4 * 1024 * 1024, bulk_ring_bytes: 2 * 1024 * 1024 }
+    }
+}
+
+impl Spool {
+    /// [`Self::batch_interval_ms`] as a duration.
+    #[must_use]
+    pub fn batch_interval(&self) -> Duration {
+        Duration::from_millis(self.batch_interval_ms)
+    }
+}
+
+impl Config {
+    /// Where the settings are looked for when nobody says otherwise.
+    pub const DEFAULT_PATH: &str = "/etc/buildtrail-agent/agent.toml";
+
+    /// Reads and checks the settings in `path`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a key or value in it is wrong; the message says which, where and what is right.
+    pub fn load(path: &Path) -> Result<Self, SettingsError> {
+        buildtrail_settings::load_checked(path, check::check)
+    }
+
+    /// Like [`Self::load`] for text; `path` only appears in messages.
+    ///
+    /// # Errors
+    /// A key or value is wrong.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, SettingsError> {
+        buildtrail_settings::parse_checked(text, path, check::check)
+    }
+
+    /// The text of a settings file that holds every key with its default and says what it means.
+    #[must_use]
+    pub fn documented_default() -> &'static str {
+        include_str!("agent.toml")
+    }
+}
+
+#[cfg(test)]
+mod tests;

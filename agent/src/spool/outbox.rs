@@ -1,0 +1,121 @@
+//! The uplink's side of the spool: batches in order, from the first that the collector does not have.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+};
+
+use buildtrail_evidence::{
+    batch::decode_header,
+    records::{Entry, Quarantined, Reader, RecordIndex, RecordsError},
+};
+use buildtrail_proto::v1::SignedBatch;
+use prost::Message as _;
+use tokio::sync::watch;
+
+use super::{Message, Shared, journal::MAX_RECORD_BYTES};
+
+/// A batch on its way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outgoing {
+    /// Its number in the host's chain: what the collector acknowledges.
+    pub number: u64,
+    /// Where it stands in the spool: what [`Outbox::acknowledge`] takes.
+    pub index: RecordIndex,
+    /// The batch, as it was signed.
+    pub batch: SignedBatch,
+}
+
+/// The next batch cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboxError {
+    /// The operating system refused.
+    #[error("the spool cannot be read: {0}")]
+    Records(#[from] RecordsError),
+    /// Damage on the disk. Reading goes on behind it.
+    #[error("the spool is damaged: {0}")]
+    Damaged(Quarantined),
+    /// A record that is no batch. Reading goes on behind it.
+    #[error("record {0} of the spool is not a batch")]
+    NotABatch(RecordIndex),
+}
+
+/// Reads batches that are on disk and takes acknowledgements.
+pub struct Outbox {
+    directory: PathBuf,
+    durable: watch::Receiver<u64>,
+    shared: Arc<Shared>,
+    reader: Option<Reader>,
+}
+
+impl Outbox {
+    pub(super) fn new(directory: &Path, durable: watch::Receiver<u64>, shared: Arc<Shared>) -> Self {
+        Self { directory: directory.join("records"), durable, shared, reader: None }
+    }
+
+    /// Starts again with the first batch that is not acknowledged.
+    pub fn rewind(&mut self) {
+        self.reader = None;
+    }
+
+    /// Whether batches wait that [`Self::read_next`] has not returned, as far as is known without reading.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        let position = match &self.reader {
+            Some(reader) => reader.position().0,
+            None => self.first_unacknowledged(),
+        };
+        position < *self.durable.borrow()
+    }
+
+    /// Whether the collector has everything that is on disk.
+    #[must_use]
+    pub fn is_delivered(&self) -> bool {
+        self.first_unacknowledged() >= *self.durable.borrow()
+    }
+
+    /// Waits until something was written since the last call. Returns false when the spool has ended and nothing more
+    /// will come. Cancel safe.
+    pub async fn changed(&mut self) -> bool {
+        self.durable.changed().await.is_ok()
+    }
+
+    /// The next batch, or `None` when all that is on disk was returned. Reads from disk.
+    ///
+    /// # Errors
+    /// The batch cannot be read; the next call goes on behind damage, and tries again after a refusal of the system.
+    pub fn read_next(&mut self) -> Result<Option<Outgoing>, OutboxError> {
+        let end = RecordIndex(*self.durable.borrow());
+        let first = RecordIndex(self.first_unacknowledged());
+        let begin = || Reader::up_to(&self.directory, MAX_RECORD_BYTES, first, end);
+        let mut reader = self.reader.take().map_or_else(begin, Ok)?;
+        reader.advance_end(end);
+        let found = match reader.next() {
+            None => Ok(None),
+            Some(Err(error)) => return Err(error.into()),
+            Some(Ok(Entry::Quarantined(range))) => Err(OutboxError::Damaged(range)),
+            Some(Ok(Entry::Record { index, payload })) => decode(index, &payload).map(Some),
+        };
+        self.reader = Some(reader);
+        found
+    }
+
+    /// The collector has this batch and all before it on its disk: the spool may delete them.
+    pub fn acknowledge(&self, index: RecordIndex) {
+        let before = self.shared.acknowledged.fetch_max(index.next().0, Ordering::AcqRel);
+        if before <= index.0 {
+            // A full queue means that the thread is awake anyway.
+            let _ = self.shared.send(Message::Wake);
+        }
+    }
+
+    fn first_unacknowledged(&self) -> u64 {
+        self.shared.acknowledged.load(Ordering::Acquire)
+    }
+}
+
+fn decode(index: RecordIndex, payload: &[u8]) -> Result<Outgoing, OutboxError> {
+    let batch = SignedBatch::decode(payload).map_err(|_| OutboxError::NotABatch(index))?;
+    let header = decode_header(&batch.header).map_err(|_| OutboxError::NotABatch(index))?;
+    Ok(Outgoing { number: header.number, index, batch })
+}

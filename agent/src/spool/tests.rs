@@ -1,0 +1,322 @@
+use std::{fs, path::Path, time::Duration};
+
+use buildtrail_evidence::{
+    batch::{self, OpenedBatch},
+    chain::{Accepted, Chain},
+};
+use buildtrail_proto::v1::{ConnectionOpened, Loss, SecretAccess, audit_event::Body};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+
+use super::*;
+
+const SEED: [u8; 32] = [7; 32];
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn settings() -> config::Spool {
+    config::Spool { batch_events: 10, batch_interval_ms: 5, ..Default::default() }
+}
+
+fn start(state: &Path, settings: &config::Spool, boot: &str) -> Spool {
+    let identity = Identity {
+        host_id: HostId::parse("host-1").unwrap(),
+        boot_id: BootId::parse(boot).unwrap(),
+        key: HostKey::from_seed(&SEED),
+        agent_version: "0.0.0".into(),
+    };
+    Spool::start(state, settings, identity).unwrap()
+}
+
+fn event(body: Body) -> AuditEvent {
+    AuditEvent { body: Some(body), ..Default::default() }
+}
+
+fn secret(name: &str) -> AuditEvent {
+    event(Body::SecretAccess(SecretAccess { secret: name.into(), ..Default::default() }))
+}
+
+fn connection() -> AuditEvent {
+    event(Body::ConnectionOpened(ConnectionOpened { remote_address: "x".repeat(400), ..Default::default() }))
+}
+
+fn push_secrets(spool: &Spool, names: std::ops::Range<u32>) {
+    for name in names {
+        spool.handle().push(secret(&name.to_string()));
+    }
+}
+
+/// Everything that is in the spool and not acknowledged, each batch checked.
+fn opened(outbox: &mut Outbox) -> Vec<OpenedBatch> {
+    let key = HostKey::from_seed(&SEED).public();
+    outbox.rewind();
+    let mut batches = Vec::new();
+    while let Some(outgoing) = outbox.read_next().unwrap() {
+        batches.push(batch::open(&outgoing.batch, &key).unwrap());
+    }
+    batches
+}
+
+fn assert_one_chain(batches: &[OpenedBatch]) {
+    let mut chain = Chain::default();
+    for batch in batches {
+        assert_eq!(chain.accept(batch), Ok(Accepted::New), "batch {}", batch.header.number);
+    }
+}
+
+fn secrets(batches: &[OpenedBatch]) -> Vec<String> {
+    let events = batches.iter().flat_map(|batch| &batch.events);
+    events
+        .filter_map(|event| match &event.body {
+            Some(Body::SecretAccess(access)) => Some(access.secret.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn losses(batches: &[OpenedBatch]) -> Vec<Loss> {
+    let events = batches.iter().flat_map(|batch| &batch.events);
+    events
+        .filter_map(|event| if let Some(Body::Loss(loss)) = &event.body { Some(loss.clone()) } else { None })
+        .collect()
+}
+
+fn numbers(names: std::ops::Range<u32>) -> Vec<String> {
+    names.map(|name| name.to_string()).collect()
+}
+
+/// What a start after a stop finds.
+fn reopen(state: &Path) -> (Vec<OpenedBatch>, Spool) {
+    let spool = start(state, &settings(), "boot-1");
+    (opened(&mut spool.outbox()), spool)
+}
+
+#[test]
+fn a_restart_continues_the_chain_and_a_new_boot_counts_from_one() {
+    let state = tempfile::tempdir().unwrap();
+    for (boot, names) in [("boot-1", 0..25), ("boot-1", 25..30), ("boot-2", 30..40)] {
+        let spool = start(state.path(), &settings(), boot);
+        push_secrets(&spool, names.clone());
+        let done = spool.shutdown(PATIENCE);
+        assert_eq!((done.stored_events, done.lost_events), (names.len() as u64, 0));
+    }
+    let (batches, spool) = reopen(state.path());
+    assert_one_chain(&batches);
+    assert_eq!(secrets(&batches), numbers(0..40));
+    let last = batches.last().unwrap();
+    assert_eq!((last.header.boot_id.as_str(), last.header.last_sequence), ("boot-2", 10));
+    let _ = spool.shutdown(PATIENCE);
+}
+
+#[test]
+fn a_full_batch_is_published_at_once_and_a_partial_one_after_the_interval() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = start(state.path(), &config::Spool { batch_interval_ms: 60_000, ..settings() }, "boot-1");
+    let mut outbox = spool.outbox();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    push_secrets(&spool, 0..10);
+    assert!(runtime.block_on(outbox.changed()));
+    assert_eq!(opened(&mut outbox).len(), 1);
+    let _ = spool.shutdown(PATIENCE);
+
+    let spool = start(state.path(), &settings(), "boot-1");
+    let mut outbox = spool.outbox();
+    push_secrets(&spool, 10..13);
+    assert!(runtime.block_on(outbox.changed()));
+    assert_eq!(secrets(&opened(&mut outbox)).last().map(String::as_str), Some("12"));
+    let _ = spool.shutdown(PATIENCE);
+}
+
+#[test]
+fn acknowledged_batches_are_not_sent_again_and_their_files_go() {
+    let state = tempfile::tempdir().unwrap();
+    let small = config::Spool { segment_bytes: 4096, ..settings() };
+    let spool = start(state.path(), &small, "boot-1");
+    push_secrets(&spool, 0..1000);
+    let full = spool.shutdown(PATIENCE).bytes;
+
+    let spool = start(state.path(), &small, "boot-1");
+    let mut outbox = spool.outbox();
+    let mut last = None;
+    while let Some(outgoing) = outbox.read_next().unwrap() {
+        last = Some(outgoing);
+    }
+    outbox.acknowledge(last.unwrap().index);
+    assert!(outbox.is_delivered());
+    let left = spool.shutdown(PATIENCE).bytes;
+    assert!(left < 10_000 && full > 40_000, "{full} bytes became {left}");
+
+    let spool = start(state.path(), &small, "boot-1");
+    let mut outbox = spool.outbox();
+    assert!(outbox.read_next().unwrap().is_none());
+    push_secrets(&spool, 1000..1001);
+    let _ = spool.shutdown(PATIENCE);
+    let next = opened(&mut outbox);
+    assert_eq!(next[0].header.first_sequence, 1001, "the chain's head outlived its files");
+}
+
+#[test]
+fn a_lost_position_only_means_sending_again() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = start(state.path(), &settings(), "boot-1");
+    push_secrets(&spool, 0..30);
+    let _ = spool.shutdown(PATIENCE);
+    let (batches, spool) = reopen(state.path());
+    let mut outbox = spool.outbox();
+    outbox.rewind();
+    let first = outbox.read_next().unwrap().unwrap();
+    outbox.acknowledge(first.index);
+    let directory = spool.directory.clone();
+    let _ = spool.shutdown(PATIENCE);
+    assert_eq!(position::read(&directory), 1);
+    fs::write(directory.join("acknowledged"), "damaged").unwrap();
+    let (again, spool) = reopen(state.path());
+    assert_eq!(again, batches);
+    let _ = spool.shutdown(PATIENCE);
+}
+
+#[test]
+fn a_kill_at_any_byte_loses_only_the_unfinished_batch_and_the_chain_goes_on() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = start(state.path(), &settings(), "boot-1");
+    push_secrets(&spool, 0..30);
+    let directory = spool.directory.clone();
+    let _ = spool.shutdown(PATIENCE);
+    let file = directory.join("records/00000000000000000000.seg");
+    let whole = fs::read(&file).unwrap();
+
+    for length in (0..=whole.len()).step_by(101).chain([whole.len() - 1, whole.len()]) {
+        fs::write(&file, &whole[..length]).unwrap();
+        let (kept, spool) = reopen(state.path());
+        let kept = secrets(&kept);
+        assert_eq!(kept, numbers(0..u32::try_from(kept.len()).unwrap()), "cut at {length}");
+        push_secrets(&spool, 100..105);
+        let _ = spool.shutdown(PATIENCE);
+        let (batches, spool) = reopen(state.path());
+        assert_one_chain(&batches);
+        assert_eq!(secrets(&batches), [kept, numbers(100..105)].concat(), "cut at {length}");
+        let _ = spool.shutdown(PATIENCE);
+    }
+}
+
+#[test]
+fn a_full_spool_drops_bulk_first_and_counts_exactly() {
+    let state = tempfile::tempdir().unwrap();
+    let tight = config::Spool { max_bytes: 1 << 20, segment_bytes: 1 << 16, batch_events: 50, ..settings() };
+    let spool = start(state.path(), &tight, "boot-1");
+    let (rounds, handle) = (6000, spool.handle());
+    for round in 0..rounds {
+        handle.push(connection());
+        handle.push(secret(&"s".repeat(200)));
+        if round % 100 == 0 {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+    let done = spool.shutdown(PATIENCE);
+    assert!(done.bytes <= tight.max_bytes, "{} bytes", done.bytes);
+
+    let spool = start(state.path(), &tight, "boot-1");
+    let mut outbox = spool.outbox();
+    let batches = opened(&mut outbox);
+    assert_one_chain(&batches);
+    let kept_of = |kind| batches.iter().filter_map(|batch| batch.header.counts.get(kind)).sum::<u64>();
+    let (connections, secrets) = (kept_of("connection.opened"), kept_of("secret.access"));
+    assert_eq!(connections + secrets + done.lost_events, 2 * rounds, "pushed = kept + lost");
+    assert_eq!(connections + secrets + kept_of("loss"), done.stored_events);
+    assert!(secrets > connections, "{secrets} secrets, {connections} connections kept");
+    let reported: u64 = losses(&batches).iter().map(|loss| loss.count).sum();
+    let stated = batches.last().unwrap().header.lost_in_agent;
+    assert!(reported > 0 && reported == stated, "{reported} reported, {stated} stated in the last header");
+
+    // Room again: what was not reported yet is lost with the first process, its successor goes on counting.
+    outbox.rewind();
+    while let Some(outgoing) = outbox.read_next().unwrap() {
+        outbox.acknowledge(outgoing.index);
+    }
+    thread::sleep(Duration::from_millis(50));
+    spool.handle().push(connection());
+    let _ = spool.shutdown(PATIENCE);
+    let (batches, spool) = reopen(state.path());
+    let last = &batches.last().unwrap().header;
+    assert_eq!((last.counts.get("connection.opened"), last.lost_in_agent), (Some(&1), stated));
+    let _ = spool.shutdown(PATIENCE);
+}
+
+#[test]
+fn what_the_queue_cannot_take_is_counted_and_signed() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = start(state.path(), &config::Spool { batch_events: 200, ..settings() }, "boot-1");
+    let pushed = 60_000;
+    let handle = spool.handle();
+    let thread = thread::spawn(move || {
+        for _ in 0..pushed {
+            handle.push(secret("x"));
+        }
+    });
+    thread.join().unwrap();
+    let mut oversized = secret("x");
+    oversized.job = Some(buildtrail_proto::v1::Job { workflow: "w".repeat(1 << 20), ..Default::default() });
+    thread::sleep(Duration::from_millis(300));
+    spool.handle().push(oversized);
+    let handle = spool.handle();
+    let done = spool.shutdown(PATIENCE);
+    handle.push(secret("too late"));
+    assert_eq!(handle.stats().lost_events, done.lost_events + 1);
+
+    let (batches, spool) = reopen(state.path());
+    let kept = secrets(&batches).len() as u64;
+    let reported = losses(&batches);
+    assert_eq!(kept + done.lost_events, pushed + 1);
+    assert_eq!(reported.iter().map(|loss| loss.count).sum::<u64>(), done.lost_events);
+    assert!(reported.iter().any(|loss| loss.reason == "event too large: secret.access" && loss.count == 1));
+    let _ = spool.shutdown(PATIENCE);
+}
+
+#[test]
+fn losses_in_the_kernel_stand_in_the_header_and_survive_a_restart() {
+    let state = tempfile::tempdir().unwrap();
+    for (boot, expected) in [("boot-1", 5), ("boot-1", 10), ("boot-2", 5)] {
+        let spool = start(state.path(), &settings(), boot);
+        spool.handle().count_lost_in_kernel(5);
+        push_secrets(&spool, 0..1);
+        let mut outbox = spool.outbox();
+        let _ = spool.shutdown(PATIENCE);
+        assert_eq!(opened(&mut outbox).last().unwrap().header.lost_in_kernel, expected);
+    }
+}
+
+#[test]
+fn a_full_disk_is_waited_out_without_losing_or_doubling_anything() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: needs root to mount a small file system in a mount namespace of its own");
+        return;
+    }
+    let state = tempfile::tempdir().unwrap();
+    let path = state.path().to_owned();
+    // The namespace, and with it the mount, goes when this thread and the spool's have ended.
+    thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some("size=256k")).unwrap();
+        let spool = start(&path, &settings(), "boot-1");
+        push_secrets(&spool, 0..5);
+        thread::sleep(Duration::from_millis(100));
+        // A partial write of the filler is the aim.
+        let _ = fs::write(path.join("filler"), vec![0; 256 * 1024]);
+        push_secrets(&spool, 5..2000);
+        thread::sleep(Duration::from_millis(300));
+        let stored = spool.handle().stats().stored_events;
+        assert!((5..2000).contains(&stored), "{stored} stored: the disk did not fill up");
+        fs::remove_file(path.join("filler")).unwrap();
+        push_secrets(&spool, 2000..2010);
+        let mut outbox = spool.outbox();
+        let done = spool.shutdown(PATIENCE);
+        assert_eq!(done.lost_events, 0);
+        let batches = opened(&mut outbox);
+        assert_one_chain(&batches);
+        assert_eq!(secrets(&batches), numbers(0..2010));
+    })
+    .join()
+    .unwrap();
+}
