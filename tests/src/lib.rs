@@ -1,1 +1,11 @@
-//! Empty.
+//! What the end-to-end tests and the demo share: a build job that is real, in surroundings that are stand-ins.
+//!
+//! In: the release binaries of this workspace, `act`, the repositories under `scenario/`. Out: processes that were
+//! really run, and what agent and collector said about them. Must never touch anything of the machine that outlives a
+//! test: every file is in a temporary directory, every address in a network namespace made for the purpose, every
+//! process is stopped by its id.
+
+pub mod paths;
+pub mod process;
+pub mod scene;
+pub mod standins;

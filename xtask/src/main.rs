@@ -1,2 +1,96 @@
-//! Empty.
-fn main() {}
+//! Builds, demonstrates, tests and measures Buildtrail: `cargo xtask`.
+//!
+//! In: a clone, and a machine that may lack everything but cargo. Out: tools under the target directory, binaries, test
+//! results. Must never change anything outside the target directory except by installing Debian packages, which it
+//! announces.
+
+mod bench;
+mod compile;
+mod lint;
+mod probe;
+mod setup;
+mod shell;
+mod suites;
+mod tally;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// Builds, demonstrates, tests and measures Buildtrail.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install what building and testing need and this machine lacks
+    Setup,
+    /// Build the eBPF programs, the agent, the collector and the command line
+    Build {
+        /// Without optimisation (the eBPF programs are always optimised)
+        #[arg(long)]
+        debug: bool,
+    },
+    /// Run a real build job under the real agent and show its audit trail
+    Demo {
+        /// Leave collector and agent running
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run every test that this machine can run
+    Test {
+        /// Only these: "unit" or the name of an end-to-end suite; may be repeated
+        #[arg(long, value_name = "SUITE")]
+        only: Vec<suites::Suite>,
+    },
+    /// Measure
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+    /// Check formatting and lints
+    Lint,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// What the agent uses while nothing happens
+    Idle {
+        /// How long to measure, in seconds
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        seconds: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse().task) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            // Without the backtrace that the debug form would carry.
+            shell::complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the task succeeded; an error is a task that could not be done.
+fn run(task: &Task) -> Result<bool> {
+    let workspace = Workspace::find()?;
+    match task {
+        Task::Setup => setup::run(&workspace).map(|()| true),
+        Task::Build { debug } => compile::everything(&workspace, *debug).map(|()| true),
+        Task::Demo { keep } => suites::demo(&workspace, *keep).map(|()| true),
+        Task::Test { only } => suites::run(&workspace, only),
+        Task::Bench { what: Bench::Idle { seconds } } => bench::idle(&workspace, *seconds),
+        Task::Lint => lint::run(&workspace).map(|()| true),
+    }
+}

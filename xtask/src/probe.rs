@@ -1,0 +1,54 @@
+//! Finds out, by trying, what this machine lets the end-to-end tests do.
+
+use std::{fs, process::Command};
+
+use crate::{setup, shell::answer, workspace::Workspace};
+
+/// What an end-to-end suite needs of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// The agent's eBPF programs load and attach.
+    Ebpf,
+    /// Network and mount namespaces can be made.
+    Namespaces,
+    /// The workflow runner works.
+    Act,
+}
+
+/// Why what a suite needs cannot be had; nothing when it can.
+pub(crate) fn obstacle(workspace: &Workspace, need: Need) -> Option<String> {
+    if need != Need::Act && !setup::is_root() {
+        return Some("needs root".to_owned());
+    }
+    match need {
+        Need::Ebpf => ebpf_obstacle(workspace),
+        Need::Namespaces => answer(Command::new("unshare").args(["--net", "--mount", "true"]))
+            .is_none()
+            .then(|| "network and mount namespaces cannot be made here".to_owned()),
+        Need::Act => answer(Command::new(workspace.act()).arg("--version"))
+            .is_none()
+            .then(|| "act does not run here".to_owned()),
+    }
+}
+
+fn ebpf_obstacle(workspace: &Workspace) -> Option<String> {
+    if !has_cgroup2() {
+        return Some("no cgroup2 file system is mounted, and none can be".to_owned());
+    }
+    let agent = workspace.binaries().join("buildtrail-agent");
+    match Command::new(&agent).arg("check").output() {
+        Err(error) => Some(format!("{} does not run: {error}", agent.display())),
+        Ok(output) if output.status.success() => None,
+        Ok(output) => {
+            let reason = String::from_utf8_lossy(&output.stderr);
+            let last = reason.lines().last().unwrap_or_default();
+            Some(format!("`buildtrail-agent check` says no ({}): {last}", output.status))
+        }
+    }
+}
+
+fn has_cgroup2() -> bool {
+    fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| mounts.contains(" - cgroup2 "))
+        || answer(Command::new("unshare").args(["--mount", "mount", "-t", "cgroup2", "none", "/mnt"]))
+            .is_some()
+}
