@@ -3,3 +3,4 @@
 pub mod config;
 pub mod sensor;
 pub mod spool;
+pub mod uplink;

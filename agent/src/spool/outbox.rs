@@ -13,7 +13,7 @@ use buildtrail_proto::v1::SignedBatch;
 use prost::Message as _;
 use tokio::sync::watch;
 
-use super::{Message, Shared, journal::MAX_RECORD_BYTES};
+use super::{Message, Shared, journal::MAX_RECORD_BYTES, position};
 
 /// A batch on its way.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,7 +50,7 @@ pub struct Outbox {
 
 impl Outbox {
     pub(super) fn new(directory: &Path, durable: watch::Receiver<u64>, shared: Arc<Shared>) -> Self {
-        Self { directory: directory.join("records"), durable, shared, reader: None }
+        Self { directory: directory.to_owned(), durable, shared, reader: None }
     }
 
     /// Starts again with the first batch that is not acknowledged.
@@ -87,7 +87,7 @@ impl Outbox {
     pub fn read_next(&mut self) -> Result<Option<Outgoing>, OutboxError> {
         let end = RecordIndex(*self.durable.borrow());
         let first = RecordIndex(self.first_unacknowledged());
-        let begin = || Reader::up_to(&self.directory, MAX_RECORD_BYTES, first, end);
+        let begin = || Reader::up_to(&self.directory.join("records"), MAX_RECORD_BYTES, first, end);
         let mut reader = self.reader.take().map_or_else(begin, Ok)?;
         reader.advance_end(end);
         let found = match reader.next() {
@@ -106,6 +106,14 @@ impl Outbox {
         if before <= index.0 {
             // A full queue means that the thread is awake anyway.
             let _ = self.shared.send(Message::Wake);
+        }
+    }
+
+    /// Writes down what is acknowledged, if the spool has ended and cannot do that itself any more.
+    pub fn remember(&self) {
+        let spool_has_ended = self.durable.has_changed().is_err();
+        if spool_has_ended && let Err(error) = position::write(&self.directory, self.first_unacknowledged()) {
+            tracing::warn!("cannot write down what was delivered: {error}; the next start sends it again");
         }
     }
 

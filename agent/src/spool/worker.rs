@@ -136,6 +136,7 @@ impl Worker {
     }
 
     pub(super) fn run(mut self) {
+        self.free(self.position);
         while self.turn() {}
         self.finish();
     }
@@ -335,6 +336,10 @@ impl Worker {
         } else {
             self.position = acknowledged;
         }
+        self.free(acknowledged);
+    }
+
+    fn free(&mut self, acknowledged: u64) {
         if let Err(error) = self.journal.remove_before(acknowledged) {
             self.note_bookkeeping_failure(&format!("cannot delete what was delivered: {error}"));
         }
