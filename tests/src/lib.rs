@@ -5,6 +5,10 @@
 //! test: every file is in a temporary directory, every address in a network namespace made for the purpose, every
 //! process is stopped by its id.
 
+pub mod agent;
+pub mod events;
+pub mod expected;
+pub mod fakerunner;
 pub mod paths;
 pub mod process;
 pub mod scene;
