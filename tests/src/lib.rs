@@ -6,6 +6,8 @@
 //! process is stopped by its id.
 
 pub mod agent;
+pub mod collector;
+pub mod demo;
 pub mod events;
 pub mod expected;
 pub mod fakerunner;

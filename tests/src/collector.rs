@@ -1,0 +1,201 @@
+//! The collector under test, and the command line that asks it: the real binaries, with certificates of their own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use buildtrail_proto::v1::JobSummary;
+
+use crate::{
+    agent, paths,
+    process::{Finished, Launch, Running},
+};
+
+/// The name of the host in its certificate and in every event.
+pub const HOST: &str = "demo-host";
+const READY_DEADLINE: Duration = Duration::from_secs(30);
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Certificates and data of a collector that may be started and stopped several times.
+#[derive(Debug)]
+pub struct Site {
+    directory: PathBuf,
+}
+
+/// A collector that serves.
+#[derive(Debug)]
+pub struct Collector {
+    running: Running,
+    directory: PathBuf,
+    /// Address and port.
+    pub address: String,
+}
+
+impl Site {
+    /// Makes an authority and the certificates of a collector, one host and one reader, in `directory`.
+    ///
+    /// # Errors
+    /// When one of them cannot be made.
+    pub fn prepare(directory: &Path) -> Result<Self> {
+        let site = Self { directory: directory.to_owned() };
+        let authority = site.part("collector");
+        site.certificates("init", &authority, &["--name", "127.0.0.1,localhost"])?;
+        for (kind, name) in [("host", HOST), ("reader", "demo-reader")] {
+            let out = site.part(kind).display().to_string();
+            site.certificates(kind, &authority, &["--name", name, "--out", &out])?;
+        }
+        Ok(site)
+    }
+
+    /// Starts the collector at `address` (port 0: a free one).
+    ///
+    /// # Errors
+    /// When it does not get so far as to listen.
+    pub fn start(&self, address: &str, stays: bool) -> Result<Collector> {
+        let address_file = self.directory.join("collector-address");
+        if address_file.exists() {
+            fs::remove_file(&address_file).context("cannot remove the address file of an earlier start")?;
+        }
+        let mut launch = self
+            .launch("collector", "buildtrail-collector")?
+            .args(["serve", "--config"])
+            .arg(self.write_config(address)?)
+            .arg("--address-file")
+            .arg(&address_file);
+        if stays {
+            launch = launch.stays();
+        }
+        let mut running = launch.spawn()?;
+        let mut address = String::new();
+        running.wait_until("the collector to listen", READY_DEADLINE, || {
+            fs::read_to_string(&address_file).unwrap_or_default().trim().clone_into(&mut address);
+            !address.is_empty()
+        })?;
+        Ok(Collector { running, directory: self.directory.clone(), address })
+    }
+
+    /// Lines for the settings of an agent on [`HOST`] that sends to `address`.
+    #[must_use]
+    pub fn agent_lines(&self, address: &str) -> String {
+        format!("[collector]\naddress = \"https://{address}\"\n{}", certificate_lines(&self.part("host")))
+    }
+
+    fn certificates(&self, kind: &str, authority: &Path, arguments: &[&str]) -> Result<()> {
+        self.launch(&format!("ca-{kind}"), "buildtrail-collector")?
+            .args(["ca", kind, "--dir"])
+            .arg(authority)
+            .args(arguments)
+            .run_successfully(ANSWER_DEADLINE)?;
+        Ok(())
+    }
+
+    fn write_config(&self, address: &str) -> Result<PathBuf> {
+        let path = self.directory.join("collector.toml");
+        let data = self.part("collector-data").display().to_string();
+        let tls = certificate_lines(&self.part("collector"));
+        let text = format!("listen = \"{address}\"\ndata_directory = {data:?}\n\n[tls]\n{tls}");
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    }
+
+    fn launch(&self, name: &str, binary: &str) -> Result<Launch> {
+        Ok(Launch::new(name, paths::binary(binary)?, &self.directory.join("logs")))
+    }
+
+    fn part(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}
+
+fn certificate_lines(directory: &Path) -> String {
+    let line = |key: &str, file: &str| format!("{key} = {:?}\n", directory.join(file).display().to_string());
+    line("ca", "ca.pem") + &line("certificate", "cert.pem") + &line("private_key", "key.pem")
+}
+
+impl Collector {
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// What a person types to ask this collector.
+    ///
+    /// # Errors
+    /// When the command line is not built.
+    pub fn command_line(&self) -> Result<String> {
+        let program = paths::binary("buildtrail")?;
+        Ok(format!("{} {}", program.display(), self.connection().join(" ")))
+    }
+
+    /// Asks with the command line; its answer.
+    ///
+    /// # Errors
+    /// When the command line fails.
+    pub fn ask(&self, question: &[&str]) -> Result<Finished> {
+        Launch::new("buildtrail", paths::binary("buildtrail")?, &self.directory.join("logs"))
+            .args(self.connection())
+            .args(question)
+            .run_successfully(ANSWER_DEADLINE)
+    }
+
+    /// The jobs that it knows.
+    ///
+    /// # Errors
+    /// When the command line fails or its answer is not understood.
+    pub fn jobs(&self) -> Result<Vec<JobSummary>> {
+        let answer = self.ask(&["jobs", "--json", "--limit", "1000"])?;
+        serde_json::Deserializer::from_slice(&answer.stdout)
+            .into_iter()
+            .map(|job| job.context("cannot understand what `buildtrail jobs --json` says"))
+            .collect()
+    }
+
+    /// Waits until it knows `count` jobs that ended.
+    ///
+    /// # Errors
+    /// When it does not within `deadline`.
+    pub fn wait_for_finished_jobs(&self, count: usize, deadline: Duration) -> Result<Vec<JobSummary>> {
+        let start = Instant::now();
+        loop {
+            let jobs = self.jobs()?;
+            if jobs.iter().filter(|job| job.finished).count() >= count {
+                return Ok(jobs);
+            }
+            if start.elapsed() > deadline {
+                bail!(
+                    "the collector knows {} jobs, not {count} that ended, after {deadline:?}\n{}",
+                    jobs.len(),
+                    self.running.tail(40)
+                );
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Stops it with SIGTERM.
+    ///
+    /// # Errors
+    /// When it does not stop cleanly.
+    pub fn stop(self) -> Result<()> {
+        let status = self.running.stop()?;
+        if !status.success() {
+            bail!("the collector ended with {status}");
+        }
+        Ok(())
+    }
+
+    fn connection(&self) -> Vec<String> {
+        let profile = self.directory.join("reader").display().to_string();
+        vec!["--collector".to_owned(), format!("https://{}", self.address), "--profile".to_owned(), profile]
+    }
+}
+
+/// Settings of an agent that sends to `address` of `site`.
+#[must_use]
+pub fn agent_settings(site: &Site, address: &str, home: &Path) -> agent::Settings {
+    agent::Settings::new(&site.directory, home).with(&site.agent_lines(address))
+}
