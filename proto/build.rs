@@ -1,4 +1,4 @@
-//! Compiles `buildtrail/v1/*.proto` without `protoc`, and generates their protobuf JSON form with snake_case names.
+//! Compiles `buildtrail/v1/*.proto` without `protoc`, and generates their protobuf JSON form with the names of the `.proto` files.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

@@ -10,8 +10,8 @@ mod records;
 pub use offsets::{ABSENT, Member, OFFSET_FIELDS, Offsets};
 pub use records::{
     AddressFamily, ConnectRecord, DNS_PAYLOAD_BYTES, DnsRecord, EXEC_ARGUMENT_BYTES, EXEC_DATA_BYTES,
-    EXEC_ENVIRONMENT_BYTES, EXEC_FILENAME_BYTES, ExecFlags, ExecRecord, ExitRecord, ForkRecord, Header, Kind, Truncation,
-    UNIX_PATH_BYTES, UnixConnectRecord,
+    EXEC_ENVIRONMENT_BYTES, EXEC_FILENAME_BYTES, ExecFlags, ExecRecord, ExitRecord, ForkRecord, Header, Kind,
+    Truncation, UNIX_PATH_BYTES, UnixConnectRecord,
 };
 
 /// Longest name of an environment variable that is reported; longer ones are cut to it.

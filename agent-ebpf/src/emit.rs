@@ -2,7 +2,10 @@
 
 use aya_ebpf::{
     btf_maps::RingBuf,
-    helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid, generated::bpf_get_current_task, generated::bpf_ktime_get_boot_ns},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_uid_gid, generated::bpf_get_current_task,
+        generated::bpf_ktime_get_boot_ns,
+    },
 };
 use buildtrail_agent_abi::{Counters, Header, Hook, Kind};
 
@@ -45,7 +48,9 @@ pub fn boot_time_ns() -> u64 {
 /// When the task's process started.
 #[inline(always)]
 pub fn start_of(task: Object) -> u64 {
-    task.follow(|o| &o.task_group_leader).and_then(|leader| leader.read(|o| &o.task_start_boottime)).unwrap_or(0)
+    task.follow(|o| &o.task_group_leader)
+        .and_then(|leader| leader.read(|o| &o.task_start_boottime))
+        .unwrap_or(0)
 }
 
 /// A header about the running task.
@@ -60,13 +65,20 @@ pub fn header(kind: Kind, hook: Hook) -> Header {
         boot_time_ns: boot_time_ns(),
         start_boot_time_ns: start_of(task),
         uid,
-        effective_uid: task.follow(|o| &o.task_cred).and_then(|cred| cred.read(|o| &o.cred_euid)).unwrap_or(uid),
+        effective_uid: task
+            .follow(|o| &o.task_cred)
+            .and_then(|cred| cred.read(|o| &o.cred_euid))
+            .unwrap_or(uid),
     }
 }
 
 /// Reserves room for `T`, fills it in place and submits it.
 #[inline(always)]
-pub fn emit<T: 'static, const BYTES: usize>(ring: &RingBuf<u8, BYTES>, hook: Hook, record: impl FnOnce() -> T) {
+pub fn emit<T: 'static, const BYTES: usize>(
+    ring: &RingBuf<u8, BYTES>,
+    hook: Hook,
+    record: impl FnOnce() -> T,
+) {
     match ring.reserve_untyped::<T>(0) {
         Some(mut entry) => {
             entry.write(record());

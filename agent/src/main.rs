@@ -1,2 +1,127 @@
-//! Empty.
-fn main() {}
+//! The `buildtrail-agent` program: arguments, exit codes, logging. Everything else is in the library.
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use buildtrail_agent::{
+    check,
+    config::Config,
+    run::{self, Destination, RunError},
+    sensor::{SensorError, tracefs},
+};
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing::{error, warn};
+use tracing_subscriber::EnvFilter;
+
+/// The audit trail of build machines: watches what CI jobs on this host do with secrets.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 stopped cleanly; 1 other failure; 2 usage, settings or certificates; 3 not permitted (not \
+                  root, or the kernel refuses eBPF); 4 this kernel cannot serve the agent."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Watch until stopped by SIGTERM or SIGINT
+    Run {
+        /// Settings file [default: /etc/buildtrail-agent/agent.toml, if it exists]
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// Write events to standard output instead of sending them to a collector
+        #[arg(long, value_enum)]
+        output: Option<OutputFormat>,
+        /// Create this file once every sensor is attached
+        #[arg(long)]
+        ready_file: Option<PathBuf>,
+    },
+    /// Show which hooks load on this host, at which tier, and what is not covered
+    Check {
+        /// Settings file [default: /etc/buildtrail-agent/agent.toml, if it exists]
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Print a settings file with every key, its default and its meaning
+    Config,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OutputFormat {
+    /// One `buildtrail.v1.AuditEvent` a line
+    Json,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = EnvFilter::try_from_env("BUILDTRAIL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let colour = io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(colour)
+        .with_target(false)
+        .init();
+    match arguments.command {
+        Command::Run { config, output, ready_file } => with_config(config.as_deref(), |config| {
+            let destination = if output.is_some() { Destination::Json } else { Destination::Collector };
+            start(config, destination, ready_file)
+        }),
+        Command::Check { config } => with_config(config.as_deref(), |config| {
+            let sensor = permitted().and_then(|()| run::start_sensor(&config))?;
+            let printed = check::print(&sensor.coverage, &mut io::stdout().lock());
+            printed.map_err(|source| RunError::System { what: "cannot write the report", source })
+        }),
+        Command::Config => {
+            let written = io::Write::write_all(&mut io::stdout(), Config::documented_default().as_bytes());
+            if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn with_config(path: Option<&Path>, then: impl FnOnce(Config) -> Result<(), RunError>) -> ExitCode {
+    let default = Path::new(Config::DEFAULT_PATH);
+    let config = match path {
+        Some(path) => Config::load(path),
+        None if default.exists() => Config::load(default),
+        None => Ok(Config::default()),
+    };
+    let config = match config {
+        Ok(config) => config,
+        Err(error) => {
+            error!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    match then(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn start(config: Config, destination: Destination, ready_file: Option<PathBuf>) -> Result<(), RunError> {
+    permitted()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.map_err(|source| RunError::System { what: "cannot start the runtime", source })?;
+    runtime.block_on(run::run(config, destination, ready_file))
+}
+
+/// Root, and tracefs where the process can see it. Before the first thread is started.
+fn permitted() -> Result<(), SensorError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(SensorError::NotPermitted("this is not root".to_owned()));
+    }
+    if let Err(error) = tracefs::ensure() {
+        warn!(%error, "tracefs cannot be mounted; hooks that need it are not covered");
+    }
+    Ok(())
+}

@@ -82,7 +82,8 @@ unsafe fn load_payload(ctx: &SkBuffContext, record: *mut DnsRecord, from: u32, l
     unsafe {
         (*record).length = bytes as u16;
         (*record).truncation = if cut { Truncation::DNS } else { 0 };
-        bpf_skb_load_bytes(ctx.skb.skb as *const c_void, from, (&raw mut (*record).payload).cast(), bytes) == 0
+        bpf_skb_load_bytes(ctx.skb.skb as *const c_void, from, (&raw mut (*record).payload).cast(), bytes)
+            == 0
     }
 }
 

@@ -6,16 +6,16 @@ use aya_ebpf::{
     helpers::{
         bpf_get_smp_processor_id,
         generated::{
-            bpf_loop, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str,
-            bpf_ringbuf_output,
+            bpf_loop, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
+            bpf_probe_read_user_str, bpf_ringbuf_output,
         },
     },
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
 use buildtrail_agent_abi::{
-    EXEC_ARGUMENT_BYTES, EXEC_DATA_BYTES, EXEC_FILENAME_BYTES, ExecFlags, ExecRecord, Hook, Kind, VARIABLE_NAME_BYTES,
-    VariableName,
+    EXEC_ARGUMENT_BYTES, EXEC_DATA_BYTES, EXEC_FILENAME_BYTES, ExecFlags, ExecRecord, Hook, Kind,
+    VARIABLE_NAME_BYTES, VariableName,
 };
 
 use crate::{
@@ -126,7 +126,11 @@ fn read_filename(record: &mut ExecRecord, bprm: Object) -> usize {
     let Some(address) = bprm.read::<u64>(|o| &o.binprm_filename) else { return 0 };
     // SAFETY: destination and size lie within the record; the helper checks the source.
     let read = unsafe {
-        bpf_probe_read_kernel_str(record.data.as_mut_ptr().cast(), EXEC_FILENAME_BYTES as u32, address as *const c_void)
+        bpf_probe_read_kernel_str(
+            record.data.as_mut_ptr().cast(),
+            EXEC_FILENAME_BYTES as u32,
+            address as *const c_void,
+        )
     };
     if read <= 0 || read > EXEC_FILENAME_BYTES as i64 { 0 } else { read as usize }
 }
@@ -203,7 +207,8 @@ extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
         return 1;
     }
     let read = read as u64;
-    let continues = read == CHUNK_BYTES as u64 && walk.at + read <= walk.end && !ends_here(walk.at + read - 1);
+    let continues =
+        read == CHUNK_BYTES as u64 && walk.at + read <= walk.end && !ends_here(walk.at + read - 1);
     let first = walk.skipping == 0;
     walk.skipping = u32::from(continues);
     walk.at += if continues { read - 1 } else { read };

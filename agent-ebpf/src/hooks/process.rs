@@ -14,7 +14,8 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn on_fork(child: Object) {
-    let (Some(tgid), Some(pid)) = (child.read::<u32>(|o| &o.task_tgid), child.read::<u32>(|o| &o.task_pid)) else {
+    let (Some(tgid), Some(pid)) = (child.read::<u32>(|o| &o.task_tgid), child.read::<u32>(|o| &o.task_pid))
+    else {
         return;
     };
     if tgid != pid {

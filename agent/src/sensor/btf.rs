@@ -165,7 +165,8 @@ impl<'a> Btf<'a> {
         let mut place = Place { offset: 0, type_id: id };
         for name in path.split('.') {
             let inner = self.find(place.type_id, name.as_bytes(), MAX_DEPTH)?;
-            let inner = inner.ok_or_else(|| BtfError::NoMember { structure: structure.into(), path: path.into() })?;
+            let inner =
+                inner.ok_or_else(|| BtfError::NoMember { structure: structure.into(), path: path.into() })?;
             place = Place { offset: place.offset + inner.offset, type_id: inner.type_id };
         }
         Ok(place)

@@ -33,7 +33,9 @@ pub fn find() -> Result<CgroupRoot, String> {
         .into_iter()
         .find(|mount| mount.fs_type == "cgroup2" && mount.root == "/")
         .map(|mount| mount.mount_point)
-        .ok_or("no cgroup version 2 hierarchy is mounted: mount one with `mount -t cgroup2 none DIRECTORY`")?;
+        .ok_or(
+            "no cgroup version 2 hierarchy is mounted: mount one with `mount -t cgroup2 none DIRECTORY`",
+        )?;
     open(&path).map_err(|error| format!("cannot open {}: {error}", path.display()))
 }
 

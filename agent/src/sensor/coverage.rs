@@ -93,6 +93,16 @@ impl CoverageReport {
         self.hooks.iter().any(|report| report.hook == hook && report.tier.is_some())
     }
 
+    /// What serves a hook, or why nothing does.
+    #[must_use]
+    pub fn detail(&self, hook: &str) -> String {
+        self.hooks
+            .iter()
+            .find(|report| report.hook == hook)
+            .map(|report| report.detail.clone())
+            .unwrap_or_default()
+    }
+
     /// As an event's body.
     #[must_use]
     pub fn to_event(&self, kernel_release: &str) -> v1::Coverage {

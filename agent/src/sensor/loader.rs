@@ -8,7 +8,10 @@ use std::os::fd::AsFd as _;
 use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf},
-    programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, Program, ProgramError, TracePoint, tp_btf::BtfTracePoint},
+    programs::{
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, Program, ProgramError, TracePoint,
+        tp_btf::BtfTracePoint,
+    },
 };
 use buildtrail_agent_abi::{Counters, Hook, Offsets, VariableName};
 use tracing::debug;
@@ -57,9 +60,18 @@ struct Candidate {
 
 /// The ways to serve each hook, best first. Tier A (LSM, fexit) goes in front of what stands here.
 const PLAN: &[(Hook, &[Candidate])] = &[
-    (Hook::Fork, &[tier_b("process_fork", Attach::BtfTracepoint("sched_process_fork"), "tp_btf/sched_process_fork")]),
-    (Hook::Exec, &[tier_b("process_exec", Attach::BtfTracepoint("sched_process_exec"), "tp_btf/sched_process_exec")]),
-    (Hook::Exit, &[tier_b("process_exit", Attach::BtfTracepoint("sched_process_exit"), "tp_btf/sched_process_exit")]),
+    (
+        Hook::Fork,
+        &[tier_b("process_fork", Attach::BtfTracepoint("sched_process_fork"), "tp_btf/sched_process_fork")],
+    ),
+    (
+        Hook::Exec,
+        &[tier_b("process_exec", Attach::BtfTracepoint("sched_process_exec"), "tp_btf/sched_process_exec")],
+    ),
+    (
+        Hook::Exit,
+        &[tier_b("process_exit", Attach::BtfTracepoint("sched_process_exit"), "tp_btf/sched_process_exit")],
+    ),
     (Hook::Connect4, &[tier_b("connect4", Attach::CgroupAddress, "cgroup/connect4")]),
     (Hook::Connect6, &[tier_b("connect6", Attach::CgroupAddress, "cgroup/connect6")]),
     (Hook::Send4, &[tier_b("sendmsg4", Attach::CgroupAddress, "cgroup/sendmsg4")]),
@@ -74,7 +86,11 @@ const PLAN: &[(Hook, &[Candidate])] = &[
     ),
     (
         Hook::UnixConnect,
-        &[tier_b("unix_connect", Attach::Tracepoint("syscalls", "sys_exit_connect"), "tracepoint/sys_exit_connect")],
+        &[tier_b(
+            "unix_connect",
+            Attach::Tracepoint("syscalls", "sys_exit_connect"),
+            "tracepoint/sys_exit_connect",
+        )],
     ),
 ];
 
@@ -92,7 +108,7 @@ pub fn load(
     offsets: &Offsets,
     rings: RingSizes,
     identity_variables: &[VariableName],
-    cgroup: Result<&CgroupRoot, String>,
+    cgroup: Result<&CgroupRoot, &String>,
 ) -> Result<Loaded, SensorError> {
     let btf = Btf::from_sys_fs().map_err(|error| SensorError::Load(error.to_string()))?;
     let mut ebpf = EbpfLoader::new()
@@ -101,12 +117,10 @@ pub fn load(
         .map_max_entries("CRITICAL", rings.critical)
         .map_max_entries("BULK", rings.bulk)
         .load(OBJECT)
-        .map_err(SensorError::from_load)?;
+        .map_err(|error| SensorError::from_load(&error))?;
     allow_values_of(&mut ebpf, identity_variables)?;
-    let hooks = PLAN
-        .iter()
-        .map(|(hook, candidates)| serve(&mut ebpf, *hook, candidates, &btf, cgroup.as_ref().map(|root| *root)))
-        .collect();
+    let hooks =
+        PLAN.iter().map(|(hook, candidates)| serve(&mut ebpf, *hook, candidates, &btf, cgroup)).collect();
     Ok(Loaded { ebpf, hooks })
 }
 
@@ -130,7 +144,8 @@ impl Loaded {
     }
 
     fn take_ring(&mut self, name: &str) -> Result<RingBuf<MapData>, SensorError> {
-        let map = self.ebpf.take_map(name).ok_or_else(|| SensorError::Load(format!("map {name} is missing")))?;
+        let map =
+            self.ebpf.take_map(name).ok_or_else(|| SensorError::Load(format!("map {name} is missing")))?;
         RingBuf::try_from(map).map_err(|error| SensorError::Load(error.to_string()))
     }
 
@@ -140,14 +155,16 @@ impl Loaded {
     ///
     /// [`SensorError::Load`] when the kernel refuses the look-up.
     pub fn counters(&self) -> Result<Vec<(Hook, Counters)>, SensorError> {
-        let map = self.ebpf.map("COUNTERS").ok_or_else(|| SensorError::Load("map COUNTERS is missing".into()))?;
+        let map =
+            self.ebpf.map("COUNTERS").ok_or_else(|| SensorError::Load("map COUNTERS is missing".into()))?;
         let map: PerCpuArray<_, PodCounters> =
             PerCpuArray::try_from(map).map_err(|error| SensorError::Load(error.to_string()))?;
         Hook::ALL
             .into_iter()
             .map(|hook| {
-                let values =
-                    map.get(&u32::from(hook as u16), 0).map_err(|error| SensorError::Load(error.to_string()))?;
+                let values = map
+                    .get(&u32::from(hook as u16), 0)
+                    .map_err(|error| SensorError::Load(error.to_string()))?;
                 Ok((hook, values.iter().fold(Counters::default(), |sum, PodCounters(one)| add(sum, *one))))
             })
             .collect()
@@ -258,7 +275,8 @@ fn brief(error: ProgramError) -> String {
     match &error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
-            let last = log.lines().rev().find(|line| !line.starts_with("processed ") && !line.trim().is_empty());
+            let last =
+                log.lines().rev().find(|line| !line.starts_with("processed ") && !line.trim().is_empty());
             last.map_or_else(|| io_error.to_string(), |line| format!("{io_error} ({})", line.trim()))
         }
         other => with_causes(other),

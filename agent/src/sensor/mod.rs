@@ -7,23 +7,180 @@
 pub mod btf;
 pub mod cgroup;
 pub mod coverage;
+pub mod files;
 pub mod loader;
 pub mod offsets;
+pub mod records;
 pub mod tracefs;
+
+use std::{
+    fs, io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+    time::Duration,
+};
+
+use aya::maps::{MapData, RingBuf};
+use buildtrail_agent_abi::{Counters, Hook, VariableName};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tracing::warn;
+
+use crate::catalog::files::Target;
+use btf::{Btf, VMLINUX};
+use coverage::{CoverageReport, HookReport, Tier};
+use files::{FileEvent, FileSensor};
+use loader::{Loaded, RingSizes};
+use records::Record;
+
+/// Records taken from one ring in one go, so that a flood cannot keep the rest waiting.
+const MAX_RECORDS: usize = 65_536;
+/// The hook that fanotify serves.
+const FILE_HOOK: &str = "secret.file";
+
+/// What the kernel reported since the last time.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// In the order in which they happened.
+    pub records: Vec<Record>,
+    /// Later than every record that they depend on.
+    pub files: Vec<FileEvent>,
+    /// Records that could not be decoded.
+    pub malformed: u64,
+    /// Times that fanotify had no room.
+    pub file_overflows: u64,
+}
+
+/// All kernel sensors, attached. Dropping it detaches them.
+pub struct Sensor {
+    loaded: Loaded,
+    critical: RingBuf<MapData>,
+    bulk: RingBuf<MapData>,
+    files: Option<FileSensor>,
+    /// What is seen and what is not.
+    pub coverage: CoverageReport,
+}
+
+impl Sensor {
+    /// Attaches everything that this kernel allows. From then on nothing that happens is missed; what was there before
+    /// has to be looked up afterwards.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses eBPF to this process, exposes no type information, or offers no way to see processes.
+    /// Nothing stays attached then.
+    pub fn start(
+        rings: RingSizes,
+        variables: &[VariableName],
+        targets: Vec<Target>,
+    ) -> Result<Self, SensorError> {
+        let resolved = {
+            let data = fs::read(VMLINUX).map_err(|source| match source.kind() {
+                io::ErrorKind::PermissionDenied => SensorError::NotPermitted(source.to_string()),
+                _ => SensorError::NoBtf { path: VMLINUX, source },
+            })?;
+            offsets::resolve(&Btf::parse(&data)?)
+        };
+        let root = cgroup::find();
+        let mut loaded = loader::load(&resolved.offsets, rings, variables, root.as_ref())?;
+        let (files, report) = match FileSensor::start(targets) {
+            Ok(files) => {
+                let detail = format!("fanotify inode marks on {} files", files.watched());
+                (Some(files), HookReport::served(FILE_HOOK, Tier::B, &detail))
+            }
+            Err(error) => (None, HookReport::uncovered(FILE_HOOK, format!("fanotify: {error}"))),
+        };
+        let mut hooks = loaded.hooks.clone();
+        hooks.push(report);
+        let coverage = CoverageReport::new(hooks, &resolved.missing);
+        for hook in [Hook::Fork, Hook::Exec, Hook::Exit] {
+            if !coverage.serves(hook.name()) {
+                return Err(SensorError::NoProcessHooks(coverage.detail(hook.name())));
+            }
+        }
+        Ok(Self { critical: loaded.take_critical()?, bulk: loaded.take_bulk()?, loaded, files, coverage })
+    }
+
+    /// Waits until the kernel has something to report, `wake` becomes readable, or the time is over.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to wait.
+    pub fn wait(&self, wake: BorrowedFd<'_>, timeout: Duration) -> Result<(), SensorError> {
+        // SAFETY: the rings outlive the borrowed descriptors.
+        let rings = unsafe {
+            [BorrowedFd::borrow_raw(self.critical.as_raw_fd()), BorrowedFd::borrow_raw(self.bulk.as_raw_fd())]
+        };
+        let mut descriptors = vec![wake, rings[0], rings[1]];
+        if let Some(files) = &self.files {
+            descriptors.extend([files.events_fd(), files.changes_fd()]);
+        }
+        let mut polled: Vec<PollFd<'_>> =
+            descriptors.into_iter().map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        match poll(&mut polled, timeout) {
+            Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+            Err(error) => {
+                Err(SensorError::System { what: "cannot wait for the kernel", source: error.into() })
+            }
+        }
+    }
+
+    /// Takes what waits. Sources are read in the order that lets a record find its process: files, then connections,
+    /// then processes; the records of both rings are then put in the order of their times.
+    pub fn drain(&mut self) -> Batch {
+        let mut batch = Batch::default();
+        if let Some(files) = &mut self.files {
+            files.follow_changes();
+            match files.read() {
+                Ok(read) => {
+                    batch.files = read.events;
+                    batch.file_overflows = read.overflows;
+                }
+                Err(error) => warn!(%error, "events about secret files cannot be read"),
+            }
+        }
+        for ring in [&mut self.bulk, &mut self.critical] {
+            for _ in 0..MAX_RECORDS {
+                let Some(item) = ring.next() else { break };
+                match records::decode(&item) {
+                    Ok(record) => batch.records.push(record),
+                    Err(error) => {
+                        batch.malformed += 1;
+                        warn!(%error, "a record from the kernel cannot be read");
+                    }
+                }
+            }
+        }
+        batch.records.sort_by_key(|record| record.time);
+        batch
+    }
+
+    /// What each hook emitted and lost since load.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the look-up.
+    pub fn counters(&self) -> Result<Vec<(Hook, Counters)>, SensorError> {
+        self.loaded.counters()
+    }
+}
 
 /// Why the sensor cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum SensorError {
     /// Not root, or the kernel refuses eBPF.
-    #[error("not permitted to load eBPF programs: run the agent as root, with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN ({0})")]
+    #[error(
+        "not permitted to load eBPF programs: run the agent as root, with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN ({0})"
+    )]
     NotPermitted(String),
     /// The kernel exposes no type information.
-    #[error("this kernel exposes no type information at {path}: a kernel built with CONFIG_DEBUG_INFO_BTF is needed ({source})")]
+    #[error(
+        "this kernel exposes no type information at {path}: a kernel built with CONFIG_DEBUG_INFO_BTF is needed ({source})"
+    )]
     NoBtf {
         /// Where it should be.
         path: &'static str,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The type information is unreadable.
     #[error("the kernel's type information is unreadable: {0}")]
@@ -40,19 +197,19 @@ pub enum SensorError {
         /// What was attempted.
         what: &'static str,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
 impl SensorError {
-    fn from_load(error: aya::EbpfError) -> Self {
+    fn from_load(error: &aya::EbpfError) -> Self {
         let mut text = error.to_string();
         let mut permission = false;
-        let mut source = std::error::Error::source(&error);
+        let mut source = std::error::Error::source(error);
         while let Some(cause) = source {
             permission |= cause
-                .downcast_ref::<std::io::Error>()
-                .is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied);
+                .downcast_ref::<io::Error>()
+                .is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied);
             text.push_str(": ");
             text.push_str(&cause.to_string());
             source = cause.source();

@@ -45,7 +45,10 @@ fn resolve_one(btf: &Btf<'_>, member: &Member) -> Result<u32, BtfError> {
     }
     let pointee = btf.pointee(place)?;
     if !member.pointee.is_empty() && pointee != member.pointee {
-        return Err(unexpected(format!("a pointer to '{pointee}'"), format!("a pointer to '{}'", member.pointee)));
+        return Err(unexpected(
+            format!("a pointer to '{pointee}'"),
+            format!("a pointer to '{}'", member.pointee),
+        ));
     }
     Ok(place.offset)
 }

@@ -1,0 +1,203 @@
+//! Files that are secrets, and where to look for them on this host.
+
+use std::{
+    collections::BTreeSet,
+    ffi::{OsStr, OsString},
+    fs,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use globset::{Glob, GlobMatcher};
+
+use super::Entry;
+use crate::config;
+
+/// Name, family, path; `~` stands for every home directory, wildcards only in the last component.
+const BUILT_IN: &[(&str, &str, &str)] = &[
+    ("AWS shared credentials", "aws", "~/.aws/credentials"),
+    ("AWS configuration", "aws", "~/.aws/config"),
+    ("AWS cached SSO token", "aws", "~/.aws/sso/cache/*.json"),
+    ("Azure token cache", "azure", "~/.azure/msal_token_cache.*"),
+    ("Azure service principals", "azure", "~/.azure/service_principal_entries.*"),
+    (
+        "Google Cloud application default credentials",
+        "gcp",
+        "~/.config/gcloud/application_default_credentials.json",
+    ),
+    ("Google Cloud credentials", "gcp", "~/.config/gcloud/credentials.db"),
+    ("Google Cloud access tokens", "gcp", "~/.config/gcloud/access_tokens.db"),
+    ("Kubernetes configuration", "kubernetes", "~/.kube/config"),
+    ("Kubernetes administrator configuration", "kubernetes", "/etc/kubernetes/admin.conf"),
+    ("Kubernetes service account token", "kubernetes", "/var/run/secrets/kubernetes.io/serviceaccount/token"),
+    ("Docker registry credentials", "docker", "~/.docker/config.json"),
+    ("Container registry credentials", "docker", "~/.config/containers/auth.json"),
+    ("npm configuration", "npm", "~/.npmrc"),
+    ("Yarn configuration", "npm", "~/.yarnrc.yml"),
+    ("PyPI credentials", "pypi", "~/.pypirc"),
+    ("pip configuration", "pypi", "~/.config/pip/pip.conf"),
+    ("Cargo registry credentials", "cargo", "~/.cargo/credentials*"),
+    ("RubyGems credentials", "rubygems", "~/.gem/credentials"),
+    ("Maven settings", "maven", "~/.m2/settings*.xml"),
+    ("Gradle properties", "gradle", "~/.gradle/gradle.properties"),
+    ("NuGet configuration", "nuget", "~/.nuget/NuGet/NuGet.Config"),
+    ("Composer credentials", "composer", "~/.composer/auth.json"),
+    ("git credentials", "git", "~/.git-credentials"),
+    ("git credentials", "git", "~/.config/git/credentials"),
+    ("netrc", "netrc", "~/.netrc"),
+    ("GitHub CLI credentials", "github", "~/.config/gh/hosts.yml"),
+    ("GitLab CLI credentials", "gitlab", "~/.config/glab-cli/config.yml"),
+    ("SSH private key", "ssh", "~/.ssh/id_*"),
+    ("SSH host key", "ssh", "/etc/ssh/ssh_host_*_key"),
+    ("GnuPG private key", "gpg", "~/.gnupg/private-keys-v1.d/*.key"),
+    ("Vault token", "vault", "~/.vault-token"),
+    ("Terraform credentials", "terraform", "~/.terraform.d/credentials.tfrc.json"),
+    ("rclone configuration", "rclone", "~/.config/rclone/rclone.conf"),
+    ("s3cmd configuration", "aws", "~/.s3cfg"),
+    ("PostgreSQL passwords", "postgresql", "~/.pgpass"),
+    ("MySQL options", "mysql", "~/.my.cnf"),
+    ("Fly.io configuration", "fly", "~/.fly/config.yml"),
+    ("Heroku credentials", "heroku", "~/.config/heroku/credentials.json"),
+    ("1Password CLI configuration", "1password", "~/.config/op/config"),
+];
+
+/// Directories that hold no person's or service's secrets although /etc/passwd calls them a home.
+const NO_HOMES: &[&str] = &["/bin", "/dev", "/proc", "/sbin", "/sys", "/usr", "/nonexistent"];
+
+/// Files to watch in one directory.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Where.
+    pub directory: PathBuf,
+    /// Which.
+    pub name: FileName,
+    /// As what.
+    pub entry: Rc<Entry>,
+}
+
+/// The last component of a catalogue path.
+#[derive(Clone, Debug)]
+pub enum FileName {
+    /// One file.
+    Exact(OsString),
+    /// Every file that matches.
+    Pattern(GlobMatcher),
+}
+
+impl FileName {
+    fn new(name: &OsStr) -> Option<Self> {
+        let text = name.to_str()?;
+        if !text.contains(['*', '?', '[', '{']) {
+            return Some(Self::Exact(name.to_owned()));
+        }
+        Some(Self::Pattern(Glob::new(text).ok()?.compile_matcher()))
+    }
+
+    /// Whether a file of this name is meant. Public halves of key pairs never are.
+    #[must_use]
+    pub fn matches(&self, name: &OsStr) -> bool {
+        match self {
+            Self::Exact(exact) => exact == name,
+            Self::Pattern(pattern) => {
+                pattern.is_match(name) && Path::new(name).extension() != Some(OsStr::new("pub"))
+            }
+        }
+    }
+}
+
+/// All targets on this host: the built-in catalogue and the operator's, for every home directory.
+#[must_use]
+pub fn targets(settings: &config::Catalog) -> Vec<Target> {
+    let homes = home_directories(&settings.homes);
+    let built_in = BUILT_IN.iter().map(|(name, family, path)| (Entry::new(name, family), *path));
+    let declared =
+        settings.files.iter().map(|file| (Entry::new(&file.name, &file.family), file.path.as_str()));
+    declared.chain(built_in).flat_map(|(entry, path)| expand(&Rc::new(entry), path, &homes)).collect()
+}
+
+fn expand(entry: &Rc<Entry>, path: &str, homes: &BTreeSet<PathBuf>) -> Vec<Target> {
+    let target = |path: &Path| {
+        Some(Target {
+            directory: path.parent()?.to_owned(),
+            name: FileName::new(path.file_name()?)?,
+            entry: Rc::clone(entry),
+        })
+    };
+    match path.strip_prefix("~/") {
+        Some(relative) => homes.iter().filter_map(|home| target(&home.join(relative))).collect(),
+        None => target(Path::new(path)).into_iter().collect(),
+    }
+}
+
+/// Home directories that exist: those that the settings name and those of /etc/passwd.
+fn home_directories(patterns: &[String]) -> BTreeSet<PathBuf> {
+    let mut homes: BTreeSet<PathBuf> =
+        patterns.iter().flat_map(|pattern| matching_directories(pattern)).collect();
+    let passwd = fs::read(Path::new("/etc/passwd")).unwrap_or_default();
+    for line in String::from_utf8_lossy(&passwd).lines() {
+        if let Some(home) = line.split(':').nth(5) {
+            let no_home = home == "/"
+                || !home.starts_with('/')
+                || NO_HOMES.iter().any(|no| Path::new(home).starts_with(no));
+            if !no_home && Path::new(home).is_dir() {
+                homes.insert(PathBuf::from(home));
+            }
+        }
+    }
+    homes
+}
+
+/// Directories that a path with wildcards in its last component names.
+fn matching_directories(pattern: &str) -> Vec<PathBuf> {
+    let path = Path::new(pattern);
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(FileName::new)) else {
+        return Vec::new();
+    };
+    match name {
+        FileName::Exact(_) => vec![path.to_owned()],
+        FileName::Pattern(_) => fs::read_dir(parent)
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok)
+            .filter(|entry| name.matches(&entry.file_name()) && entry.path().is_dir())
+            .map(|entry| entry.path())
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_catalogue_is_expanded_for_every_home() {
+        let directory = tempfile::tempdir().unwrap();
+        for home in ["ann", "bob"] {
+            fs::create_dir(directory.path().join(home)).unwrap();
+        }
+        let settings = config::Catalog {
+            homes: vec![format!("{}/*", directory.path().display())],
+            files: vec![config::CatalogFile {
+                name: "prod deploy key".into(),
+                family: "deploy".into(),
+                path: "/srv/keys/deploy_*".into(),
+            }],
+        };
+        let targets = targets(&settings);
+        let of = |name: &str| targets.iter().filter(|target| target.entry.name == name).collect::<Vec<_>>();
+        let aws = of("AWS shared credentials");
+        for home in ["ann", "bob"] {
+            let expected = directory.path().join(home).join(".aws");
+            assert!(aws.iter().any(|target| target.directory == expected), "{home}");
+        }
+        let [deploy] = of("prod deploy key")[..] else { panic!("one target for an absolute path") };
+        assert!(deploy.name.matches(OsStr::new("deploy_eu")) && !deploy.name.matches(OsStr::new("other")));
+    }
+
+    #[test]
+    fn public_keys_are_no_secrets() {
+        let name = FileName::new(OsStr::new("id_*")).unwrap();
+        assert!(name.matches(OsStr::new("id_ed25519")));
+        assert!(!name.matches(OsStr::new("id_ed25519.pub")));
+    }
+}

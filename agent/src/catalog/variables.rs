@@ -1,0 +1,59 @@
+//! Names of environment variables that carry credentials.
+
+/// Whole names that no ending gives away.
+const NAMES: &[&str] =
+    &["AWS_ACCESS_KEY_ID", "DOCKER_AUTH_CONFIG", "KUBECONFIG_DATA", "NETRC", "PGPASSWORD", "SSH_KEY"];
+
+/// Endings that mean a credential.
+const ENDINGS: &[&str] = &[
+    "TOKEN",
+    "SECRET",
+    "PASSWORD",
+    "PASSWD",
+    "PASSPHRASE",
+    "API_KEY",
+    "APIKEY",
+    "ACCESS_KEY",
+    "PRIVATE_KEY",
+    "SECRET_KEY",
+    "DEPLOY_KEY",
+    "SIGNING_KEY",
+    "ENCRYPTION_KEY",
+    "CREDENTIALS",
+    "CLIENT_SECRET",
+    "_PAT",
+    "_PSK",
+    "WEBHOOK_URL",
+    "CONNECTION_STRING",
+    "_DSN",
+];
+
+/// Whether a variable of this name carries a credential.
+#[must_use]
+pub fn carries_credential(name: &[u8]) -> bool {
+    let Ok(name) = std::str::from_utf8(name) else { return false };
+    let upper = name.to_ascii_uppercase();
+    NAMES.contains(&upper.as_str()) || ENDINGS.iter().any(|ending| upper.ends_with(ending))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_credentials_from_the_rest() {
+        for name in
+            ["AWS_SECRET_ACCESS_KEY", "NPM_TOKEN", "npm_config__authToken", "PGPASSWORD", "SLACK_WEBHOOK_URL"]
+        {
+            assert!(carries_credential(name.as_bytes()), "{name}");
+        }
+        for name in ["PATH", "HOME", "SSH_AUTH_SOCK", "TOKENIZERS_PARALLELISM", "KEYBOARD", "GITHUB_SHA", ""]
+        {
+            assert!(!carries_credential(name.as_bytes()), "{name}");
+        }
+        assert!(
+            !carries_credential(&[0xff, b'T', b'O', b'K', b'E', b'N']),
+            "not a name that a shell can set"
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! Opens, reads and writes of one secret by one process become one `secret.access`.
+
+use std::{collections::HashMap, rc::Rc};
+
+use buildtrail_proto::v1;
+
+use super::text::Notes;
+use crate::{
+    catalog::Entry,
+    clock::BootTime,
+    process::ProcessId,
+    sensor::files::{FileEvent, FileId, Operations},
+};
+
+/// How long an access waits for what belongs to it, in nanoseconds.
+const WINDOW: u64 = 50_000_000;
+
+/// What one process did to one secret.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// When it began.
+    pub time: BootTime,
+    /// By whom.
+    pub process: ProcessId,
+    entry: Rc<Entry>,
+    path: Vec<u8>,
+    file: FileId,
+    operations: Operations,
+}
+
+impl Access {
+    /// Body of `secret.access`.
+    #[must_use]
+    pub fn body(&self, notes: &mut Notes) -> v1::SecretAccess {
+        let done = [
+            (self.operations.open, v1::Operation::Open),
+            (self.operations.read, v1::Operation::Read),
+            (self.operations.write, v1::Operation::Write),
+        ];
+        v1::SecretAccess {
+            secret: self.entry.name.clone(),
+            family: self.entry.family.clone(),
+            path: notes.text(&self.path),
+            device: self.file.device,
+            inode: self.file.inode,
+            operations: done
+                .into_iter()
+                .filter(|(done, _)| *done)
+                .map(|(_, operation)| operation.into())
+                .collect(),
+        }
+    }
+}
+
+/// Accesses that are not complete yet.
+#[derive(Debug, Default)]
+pub struct AccessMerger {
+    pending: HashMap<(ProcessId, FileId), Access>,
+}
+
+impl AccessMerger {
+    /// Takes an event of `process`; returns the access when it is complete.
+    pub fn add(&mut self, process: ProcessId, event: FileEvent) -> Option<Access> {
+        let key = (process, event.file);
+        let closed = event.operations.close;
+        let access = match self.pending.remove(&key) {
+            Some(mut access) => {
+                access.operations = access.operations.union(event.operations);
+                access
+            }
+            // The end of an access that was reported already.
+            None if event.operations == (Operations { close: true, ..Operations::default() }) => return None,
+            None => Access {
+                time: event.time,
+                process,
+                entry: event.entry,
+                path: event.path,
+                file: event.file,
+                operations: event.operations,
+            },
+        };
+        if closed {
+            return Some(access);
+        }
+        self.pending.insert(key, access);
+        None
+    }
+
+    /// Accesses that have waited long enough, oldest first.
+    pub fn expired(&mut self, now: BootTime) -> Vec<Access> {
+        self.take(|access| now.since(access.time) >= WINDOW)
+    }
+
+    /// Everything, oldest first.
+    pub fn flush(&mut self) -> Vec<Access> {
+        self.take(|_| true)
+    }
+
+    /// Whether something waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    fn take(&mut self, ready: impl Fn(&Access) -> bool) -> Vec<Access> {
+        let mut taken: Vec<Access> =
+            self.pending.extract_if(|_, access| ready(access)).map(|(_, access)| access).collect();
+        taken.sort_by_key(|access| access.time);
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROCESS: ProcessId = ProcessId { pid: 5, start: BootTime(1) };
+
+    fn event(operations: Operations, time: u64) -> FileEvent {
+        FileEvent {
+            time: BootTime(time),
+            pid: 5,
+            alive: true,
+            entry: Rc::new(Entry { name: "AWS shared credentials".into(), family: "aws".into() }),
+            path: b"/home/a/.aws/credentials".to_vec(),
+            file: FileId { device: 1, inode: 2 },
+            operations,
+        }
+    }
+
+    const OPEN: Operations = Operations { open: true, read: false, write: false, close: false };
+    const READ: Operations = Operations { open: false, read: true, write: false, close: false };
+    const CLOSE: Operations = Operations { open: false, read: false, write: false, close: true };
+
+    #[test]
+    fn open_read_close_is_one_access() {
+        let mut merger = AccessMerger::default();
+        assert!(merger.add(PROCESS, event(OPEN, 1)).is_none());
+        assert!(merger.add(PROCESS, event(READ, 2)).is_none());
+        let access = merger.add(PROCESS, event(CLOSE, 3)).unwrap();
+        let body = access.body(&mut Notes::default());
+        assert_eq!(body.operations, [v1::Operation::Open as i32, v1::Operation::Read as i32]);
+        assert_eq!(access.time, BootTime(1));
+        assert!(merger.is_empty());
+    }
+
+    #[test]
+    fn an_access_that_stays_open_is_reported_after_the_window_and_its_close_is_not_another() {
+        let mut merger = AccessMerger::default();
+        merger.add(PROCESS, event(OPEN.union(READ), 1));
+        assert!(merger.expired(BootTime(2)).is_empty());
+        assert_eq!(merger.expired(BootTime(1 + WINDOW)).len(), 1);
+        assert!(merger.add(PROCESS, event(CLOSE, 2 + WINDOW)).is_none());
+        merger.add(PROCESS, event(READ, 3 + WINDOW));
+        assert_eq!(merger.flush().len(), 1, "a later read is reported again");
+    }
+}

@@ -1,0 +1,89 @@
+//! From facts to audit events.
+//!
+//! In: processes, memberships and what the sensors saw. Out: `buildtrail.v1` bodies. Must never let bytes through that
+//! are not text, nor an argument with a credential in it.
+
+pub mod access;
+pub mod dns;
+pub mod text;
+
+use buildtrail_proto::v1;
+
+use crate::{
+    catalog::{Entry, arguments, variables},
+    sensor::records::{Connect, Exec},
+};
+use text::Notes;
+
+/// Body of `process.exec`.
+#[must_use]
+pub fn process_exec(exec: &Exec, working_directory: &[u8], notes: &mut Notes) -> v1::ProcessExec {
+    let (argv, redacted) = arguments::redact(&exec.arguments);
+    notes.truncated |= exec.truncated;
+    v1::ProcessExec {
+        filename: notes.text(&exec.filename),
+        argv: argv.iter().map(|argument| notes.text(argument)).collect(),
+        working_directory: notes.text(working_directory),
+        device: u64::from(exec.device),
+        inode: exec.inode,
+        deleted: exec.deleted,
+        credential_variables: credential_variables(exec, notes),
+        redacted_arguments: redacted,
+    }
+}
+
+/// Names of the variables that carry credentials, each once.
+#[must_use]
+pub fn credential_variables(exec: &Exec, notes: &mut Notes) -> Vec<String> {
+    let mut names: Vec<String> = exec
+        .variables
+        .iter()
+        .filter(|variable| variables::carries_credential(&variable.name))
+        .map(|variable| notes.text(&variable.name))
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Body of `credential.use`.
+#[must_use]
+pub fn credential_use(kind: v1::CredentialKind, entry: Entry, target: String) -> v1::CredentialUse {
+    v1::CredentialUse {
+        kind: kind.into(),
+        name: entry.name,
+        family: entry.family,
+        target,
+        variables: Vec::new(),
+    }
+}
+
+/// Body of `credential.use` for variables at exec.
+#[must_use]
+pub fn credential_environment(names: Vec<String>) -> v1::CredentialUse {
+    v1::CredentialUse {
+        kind: v1::CredentialKind::Environment.into(),
+        name: "environment".to_owned(),
+        family: "environment".to_owned(),
+        target: String::new(),
+        variables: names,
+    }
+}
+
+/// Body of `connection.opened`.
+#[must_use]
+pub fn connection_opened(connect: &Connect, dns_names: &[String]) -> v1::ConnectionOpened {
+    let (protocol, ip_protocol) = match i32::from(connect.protocol) {
+        nix::libc::IPPROTO_TCP => (v1::Protocol::Tcp, 0),
+        nix::libc::IPPROTO_UDP => (v1::Protocol::Udp, 0),
+        _ => (v1::Protocol::Other, u32::from(connect.protocol)),
+    };
+    v1::ConnectionOpened {
+        protocol: protocol.into(),
+        remote_address: connect.address.to_string(),
+        remote_port: u32::from(connect.port),
+        ip_protocol,
+        dns_names: dns_names.to_vec(),
+        unconnected: connect.unconnected,
+    }
+}

@@ -1,0 +1,47 @@
+//! Which machine and which boot this is.
+
+use std::{fs, io};
+
+use buildtrail_evidence::id::{BootId, HostId, IdError};
+use sha2::{Digest as _, Sha256};
+
+/// The machine or the boot cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// A file that every Linux system has is missing.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file holds something else.
+    #[error(transparent)]
+    Id(#[from] IdError),
+}
+
+/// The kernel's random boot id.
+///
+/// # Errors
+///
+/// /proc is not mounted.
+pub fn boot_id() -> Result<BootId, HostError> {
+    Ok(BootId::parse(read("/proc/sys/kernel/random/boot_id")?.trim())?)
+}
+
+/// An id for a host that has no certificate: "machine-" and 32 hexadecimal digits of the SHA-256 of
+/// "buildtrail host v1\n" and /etc/machine-id, which itself must not be shown (machine-id(5)).
+///
+/// # Errors
+///
+/// The system has no machine id.
+pub fn id_without_certificate() -> Result<HostId, HostError> {
+    let machine = read("/etc/machine-id")?;
+    let digest = Sha256::digest(format!("buildtrail host v1\n{}", machine.trim()));
+    Ok(HostId::parse(&format!("machine-{}", hex::encode(&digest[..16])))?)
+}
+
+fn read(path: &'static str) -> Result<String, HostError> {
+    fs::read_to_string(path).map_err(|source| HostError::Read { path, source })
+}

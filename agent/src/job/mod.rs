@@ -1,0 +1,210 @@
+//! Which job and step a process works for.
+//!
+//! In: the first execution of each process that a runner itself created. Out: a [`Membership`], which the process's
+//! descendants inherit through the process table, and the jobs' beginnings and ends. Must never name a job from what the
+//! job's own processes say: only the runner's direct children are asked, and only once.
+
+mod github;
+mod runner;
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    rc::Rc,
+};
+
+use buildtrail_evidence::id::{BootId, HostId};
+use buildtrail_proto::v1;
+use sha2::{Digest as _, Sha256};
+
+use crate::{clock::BootTime, config::Platform, process::ProcessId, sensor::records::Exec};
+
+pub use github::IDENTITY_VARIABLES;
+pub use runner::RunnerPrograms;
+
+/// Names and addresses that one job may teach the agent: more than a build needs, and a bound against a hostile one.
+const MAX_DNS_NAMES: usize = 4096;
+
+/// The job and step that a process works for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Membership {
+    /// The job.
+    pub job: Rc<v1::Job>,
+    /// `None`: the runner's own work around the steps.
+    pub step: Option<Rc<v1::Step>>,
+}
+
+#[cfg(test)]
+impl Membership {
+    /// A membership that is only equal to others of the same name.
+    #[must_use]
+    pub fn for_test(job_id: &str) -> Self {
+        Self { job: Rc::new(v1::Job { job_id: job_id.to_owned(), ..v1::Job::default() }), step: None }
+    }
+}
+
+/// What a runner's child said about the job, before it has an id.
+struct Claim {
+    job: v1::Job,
+    /// Tells two jobs of one runner process apart that are otherwise alike (a matrix).
+    workspace: String,
+    step: Option<String>,
+}
+
+/// A job that runs.
+#[derive(Debug)]
+pub struct JobState {
+    /// Its identity.
+    pub job: Rc<v1::Job>,
+    /// When the agent saw it first.
+    pub started: BootTime,
+    /// What it did so far.
+    pub summary: v1::JobFinished,
+    runner: ProcessId,
+    steps: HashMap<String, Rc<v1::Step>>,
+    names: HashMap<IpAddr, Vec<String>>,
+    reported_variables: HashSet<(Option<u32>, String)>,
+}
+
+impl JobState {
+    /// Remembers that looking up `name` led to `address`.
+    pub fn learn_name(&mut self, address: IpAddr, name: &str) {
+        if self.names.len() >= MAX_DNS_NAMES && !self.names.contains_key(&address) {
+            return;
+        }
+        let names = self.names.entry(address).or_default();
+        if names.len() < 16 && !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+
+    /// Names that this job looked up and that led to `address`.
+    #[must_use]
+    pub fn names_of(&self, address: IpAddr) -> &[String] {
+        self.names.get(&address).map_or(&[], Vec::as_slice)
+    }
+
+    /// Of `names`, those not yet reported for this step.
+    pub fn unreported_variables(&mut self, step: Option<&v1::Step>, names: Vec<String>) -> Vec<String> {
+        let step = step.map(|step| step.index);
+        names.into_iter().filter(|name| self.reported_variables.insert((step, name.clone()))).collect()
+    }
+}
+
+/// Where the jobs' ids are rooted.
+#[derive(Clone, Debug)]
+pub struct HostIdentity {
+    /// As in the events.
+    pub host_id: HostId,
+    /// The kernel's random boot id.
+    pub boot_id: BootId,
+}
+
+/// All jobs that run on this host.
+#[derive(Debug)]
+pub struct JobTracker {
+    host: HostIdentity,
+    jobs: HashMap<String, JobState>,
+}
+
+impl JobTracker {
+    /// No jobs yet.
+    #[must_use]
+    pub fn new(host: HostIdentity) -> Self {
+        Self { host, jobs: HashMap::new() }
+    }
+
+    /// Names a runner's child by what the runner gave it. `None` when that is no job's process. The flag tells that the
+    /// job is new.
+    pub fn assign(
+        &mut self,
+        platform: Platform,
+        runner: ProcessId,
+        exec: &Exec,
+        time: BootTime,
+    ) -> Option<(Membership, bool)> {
+        let claim = match platform {
+            Platform::GithubActions | Platform::Act => github::claim(platform, exec)?,
+        };
+        let id = self.job_id(runner, &claim);
+        let new = !self.jobs.contains_key(&id);
+        let state = self.jobs.entry(id.clone()).or_insert_with(|| JobState {
+            job: Rc::new(v1::Job { job_id: id, ..claim.job }),
+            started: time,
+            summary: v1::JobFinished::default(),
+            runner,
+            steps: HashMap::new(),
+            names: HashMap::new(),
+            reported_variables: HashSet::new(),
+        });
+        let step = claim.step.map(|step| step_of(&mut state.steps, step));
+        Some((Membership { job: Rc::clone(&state.job), step }, new))
+    }
+
+    /// The only job of a runner process that runs one job in its life.
+    #[must_use]
+    pub fn only_job_of(&self, runner: ProcessId) -> Option<Membership> {
+        let mut jobs = self.jobs.values().filter(|state| state.runner == runner);
+        match (jobs.next(), jobs.next()) {
+            (Some(state), None) => Some(Membership { job: Rc::clone(&state.job), step: None }),
+            _ => None,
+        }
+    }
+
+    /// The state of a running job.
+    pub fn get_mut(&mut self, job_id: &str) -> Option<&mut JobState> {
+        self.jobs.get_mut(job_id)
+    }
+
+    /// Ends the jobs of a runner process that ended.
+    pub fn finish(&mut self, runner: ProcessId, time: BootTime) -> Vec<(Rc<v1::Job>, v1::JobFinished)> {
+        let mut finished: Vec<JobState> =
+            self.jobs.extract_if(|_, state| state.runner == runner).map(|(_, state)| state).collect();
+        finished.sort_by_key(|state| state.started);
+        finished
+            .into_iter()
+            .map(|state| {
+                (state.job, v1::JobFinished { duration_ns: time.since(state.started), ..state.summary })
+            })
+            .collect()
+    }
+
+    /// Jobs that run.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// See `Job.job_id` in event.proto. The runner's start is taken in hundredths of a second, which /proc also knows.
+    fn job_id(&self, runner: ProcessId, claim: &Claim) -> String {
+        let mut digest = Sha256::new();
+        let runner = format!("{} {}", runner.pid, runner.start.0 / crate::process::COARSE_START);
+        let job = &claim.job;
+        for part in [
+            "buildtrail job v1",
+            self.host.host_id.as_str(),
+            self.host.boot_id.as_str(),
+            &runner,
+            &job.platform,
+            &job.repository,
+            &job.run_id,
+            &job.run_attempt,
+            &job.name,
+            &claim.workspace,
+        ] {
+            digest.update((part.len() as u64).to_le_bytes());
+            digest.update(part.as_bytes());
+        }
+        hex::encode(&digest.finalize()[..16])
+    }
+}
+
+fn step_of(steps: &mut HashMap<String, Rc<v1::Step>>, id: String) -> Rc<v1::Step> {
+    let index = u32::try_from(steps.len()).unwrap_or(u32::MAX).saturating_add(1);
+    let step =
+        steps.entry(id.clone()).or_insert_with(|| Rc::new(v1::Step { id, index, name: String::new() }));
+    Rc::clone(step)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,35 @@
+//! Which executables are runners.
+
+use std::os::unix::ffi::OsStrExt as _;
+
+use crate::config::{Platform, RunnerProgram};
+
+/// Runners by the name of their executable. A process inside a job is never one of them.
+const BUILT_IN: &[(&[u8], Platform)] =
+    &[(b"Runner.Worker", Platform::GithubActions), (b"act", Platform::Act)];
+
+/// What counts as a runner on this host.
+#[derive(Clone, Debug, Default)]
+pub struct RunnerPrograms {
+    declared: Vec<RunnerProgram>,
+}
+
+impl RunnerPrograms {
+    /// The built-in names and those that the operator declared.
+    #[must_use]
+    pub fn new(declared: Vec<RunnerProgram>) -> Self {
+        Self { declared }
+    }
+
+    /// The platform whose runner this executable is.
+    #[must_use]
+    pub fn platform_of(&self, executable: &[u8]) -> Option<Platform> {
+        let declared =
+            self.declared.iter().find(|program| program.executable.as_os_str().as_bytes() == executable);
+        if let Some(program) = declared {
+            return Some(program.platform);
+        }
+        let name = executable.rsplit(|&byte| byte == b'/').next()?;
+        BUILT_IN.iter().find(|(built_in, _)| *built_in == name).map(|(_, platform)| *platform)
+    }
+}

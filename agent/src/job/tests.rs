@@ -1,0 +1,99 @@
+use super::*;
+use crate::sensor::records::Variable;
+
+const RUNNER: ProcessId = ProcessId { pid: 10, start: BootTime(1_000_000_000) };
+
+fn tracker() -> JobTracker {
+    JobTracker::new(HostIdentity {
+        host_id: HostId::parse("h").unwrap(),
+        boot_id: BootId::parse("b").unwrap(),
+    })
+}
+
+fn exec(pairs: &[(&str, &str)]) -> Exec {
+    let defaults = [("GITHUB_ACTIONS", "true"), ("GITHUB_JOB", "build"), ("GITHUB_RUN_ID", "7")];
+    let variable = |(name, value): &(&str, &str)| Variable {
+        name: name.as_bytes().to_vec(),
+        value: Some(value.as_bytes().to_vec()),
+    };
+    // Later ones win in the tests' tables, the first one wins in an environment.
+    Exec { variables: pairs.iter().chain(&defaults).map(variable).collect(), ..Exec::default() }
+}
+
+#[test]
+fn steps_are_numbered_in_the_order_in_which_the_runner_starts_them() {
+    let mut tracker = tracker();
+    let mut index = |step: &str| {
+        let exec = exec(&[("GITHUB_ACTION", step)]);
+        let (membership, _) = tracker.assign(Platform::Act, RUNNER, &exec, BootTime(1)).unwrap();
+        membership.step.unwrap().index
+    };
+    assert_eq!([index("checkout"), index("test"), index("checkout")], [1, 2, 1]);
+}
+
+#[test]
+fn jobs_of_one_runner_process_stay_apart() {
+    let variants: [&[(&str, &str)]; 5] = [
+        &[],
+        &[("GITHUB_JOB", "other")],
+        &[("GITHUB_RUN_ID", "8")],
+        &[("GITHUB_REPOSITORY", "acme/widgets")],
+        &[("GITHUB_WORKSPACE", "/matrix/2")],
+    ];
+    let mut tracker = tracker();
+    let ids: HashSet<String> = variants
+        .iter()
+        .map(|variant| {
+            tracker.assign(Platform::Act, RUNNER, &exec(variant), BootTime(1)).unwrap().0.job.job_id.clone()
+        })
+        .collect();
+    assert_eq!(ids.len(), variants.len());
+    assert_eq!(tracker.only_job_of(RUNNER), None);
+}
+
+#[test]
+fn the_same_job_has_the_same_id_when_the_runners_start_is_known_only_coarsely() {
+    let precise = ProcessId { pid: 10, start: BootTime(1_234_567_890) };
+    let coarse = ProcessId { pid: 10, start: BootTime(1_230_000_000) };
+    let id = |runner| {
+        tracker().assign(Platform::Act, runner, &exec(&[]), BootTime(1)).unwrap().0.job.job_id.clone()
+    };
+    assert_eq!(id(precise), id(coarse));
+    assert_eq!(id(precise).len(), 32);
+}
+
+#[test]
+fn what_is_no_step_names_no_job() {
+    let mut tracker = tracker();
+    for missing in ["GITHUB_ACTIONS", "GITHUB_JOB", "GITHUB_RUN_ID"] {
+        assert!(
+            tracker.assign(Platform::Act, RUNNER, &exec(&[(missing, "")]), BootTime(1)).is_none(),
+            "{missing}"
+        );
+    }
+    assert_eq!(tracker.running(), 0);
+}
+
+#[test]
+fn a_runners_end_ends_its_jobs_and_no_others() {
+    let other = ProcessId { pid: 11, ..RUNNER };
+    let mut tracker = tracker();
+    tracker.assign(Platform::Act, RUNNER, &exec(&[]), BootTime(100)).unwrap();
+    tracker.assign(Platform::Act, other, &exec(&[]), BootTime(100)).unwrap();
+    let finished = tracker.finish(RUNNER, BootTime(150));
+    assert_eq!(finished.len(), 1);
+    assert_eq!(finished[0].1.duration_ns, 50);
+    assert_eq!(tracker.running(), 1);
+}
+
+#[test]
+fn a_credential_variable_is_reported_once_for_each_step() {
+    let mut tracker = tracker();
+    let (membership, _) = tracker.assign(Platform::Act, RUNNER, &exec(&[]), BootTime(1)).unwrap();
+    let state = tracker.get_mut(&membership.job.job_id).unwrap();
+    let step = v1::Step { index: 1, ..v1::Step::default() };
+    let names = || vec!["NPM_TOKEN".to_owned()];
+    assert_eq!(state.unreported_variables(Some(&step), names()), names());
+    assert_eq!(state.unreported_variables(Some(&step), names()), Vec::<String>::new());
+    assert_eq!(state.unreported_variables(None, names()), names());
+}

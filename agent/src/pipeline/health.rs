@@ -1,0 +1,105 @@
+//! The agent about itself: heartbeats, and whatever was lost.
+
+use std::collections::HashMap;
+
+use buildtrail_agent_abi::Counters;
+use buildtrail_proto::v1;
+use tracing::warn;
+use v1::audit_event::Body;
+
+use super::Pipeline;
+use crate::{clock::BootTime, sensor::Sensor};
+
+/// Nanoseconds between heartbeats.
+const HEARTBEAT_INTERVAL: u64 = 60_000_000_000;
+/// Nanoseconds between looks at the kernel's counters.
+const LOSS_INTERVAL: u64 = 5_000_000_000;
+
+/// Counters, and what of them has been reported.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    /// Events handed to the output since start.
+    pub(super) captured: u64,
+    lost_in_kernel: u64,
+    lost_in_agent: u64,
+    reported: HashMap<&'static str, Counters>,
+    pending: HashMap<&'static str, u64>,
+    next_heartbeat: BootTime,
+    next_look: BootTime,
+}
+
+impl Health {
+    /// Something went missing in the agent itself.
+    pub(super) fn count_lost_in_agent(&mut self, stage: &'static str, count: u64) {
+        if count > 0 {
+            self.lost_in_agent += count;
+            *self.pending.entry(stage).or_default() += count;
+        }
+    }
+}
+
+impl Pipeline {
+    pub(super) fn report_health(&mut self, sensor: &Sensor, now: BootTime) {
+        if now >= self.health.next_look {
+            self.health.next_look = BootTime(now.0 + LOSS_INTERVAL);
+            self.report_losses(sensor);
+        }
+        if now >= self.health.next_heartbeat {
+            self.health.next_heartbeat = BootTime(now.0 + HEARTBEAT_INTERVAL);
+            self.emit_heartbeat();
+        }
+    }
+
+    /// One loss event for each hook and reason that lost something since the last look.
+    pub(super) fn report_losses(&mut self, sensor: &Sensor) {
+        match sensor.counters() {
+            Ok(counters) => {
+                for (hook, now) in counters {
+                    let before = self.health.reported.insert(hook.name(), now).unwrap_or_default();
+                    let ring = now.lost_ring_full - before.lost_ring_full;
+                    let slot = now.lost_no_slot - before.lost_no_slot;
+                    self.report_kernel_loss(hook.name(), "ring buffer full", ring);
+                    self.report_kernel_loss(hook.name(), "no free slot", slot);
+                }
+            }
+            Err(error) => warn!(%error, "the kernel's loss counters cannot be read"),
+        }
+        let unwritten = self.output.take_unreported_loss();
+        self.health.count_lost_in_agent("output", unwritten);
+        for (stage, count) in std::mem::take(&mut self.health.pending) {
+            self.emit_loss(stage, "not taken", count);
+        }
+    }
+
+    fn report_kernel_loss(&mut self, hook: &'static str, reason: &'static str, count: u64) {
+        if count == 0 {
+            return;
+        }
+        self.health.lost_in_kernel += count;
+        self.output.count_lost_in_kernel(count);
+        self.emit_loss(hook, reason, count);
+    }
+
+    fn emit_loss(&mut self, stage: &str, reason: &str, count: u64) {
+        warn!(stage, reason, count, "events were lost");
+        self.emit_about_host(Body::Loss(v1::Loss {
+            stage: stage.to_owned(),
+            reason: reason.to_owned(),
+            count,
+        }));
+    }
+
+    pub(super) fn emit_heartbeat(&mut self) {
+        let spool_lost = match &self.output {
+            crate::output::Output::Spool(_) => self.output.lost(),
+            crate::output::Output::Json(_) => 0,
+        };
+        let body = v1::Heartbeat {
+            events_captured: self.health.captured,
+            events_lost: self.health.lost_in_kernel + self.health.lost_in_agent + spool_lost,
+            spool_bytes: self.output.spool_bytes(),
+            running_jobs: u32::try_from(self.jobs.running()).unwrap_or(u32::MAX),
+        };
+        self.emit_about_host(Body::Heartbeat(body));
+    }
+}

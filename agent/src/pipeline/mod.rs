@@ -1,0 +1,354 @@
+//! From what the sensors saw to audit events, in one thread.
+//!
+//! In: batches of records and file events, in order. Out: events into the [`Output`]. Owns the process table and the
+//! jobs. Must never wait, must never give an event to a job that its lineage does not lead to, and reports outside jobs
+//! only what touches a secret.
+
+mod health;
+mod network;
+
+use std::{os::unix::ffi::OsStrExt as _, rc::Rc, time::Duration};
+
+use buildtrail_proto::{timestamp_from_unix_nanos, v1};
+use v1::audit_event::Body;
+
+use crate::{
+    catalog::{Entry, commands},
+    clock::BootTime,
+    event::{
+        self,
+        access::{Access, AccessMerger},
+        dns::DnsTracker,
+        text::Notes,
+    },
+    job::{HostIdentity, JobTracker, Membership, RunnerPrograms},
+    output::Output,
+    process::{self, Process, ProcessId, ProcessTable, Role},
+    sensor::{
+        Batch, Sensor,
+        files::FileEvent,
+        records::{Exec, Record, What},
+    },
+};
+use health::Health;
+use network::Destinations;
+
+/// Time in which what a job did can still come out of the kernel after its runner ended, in nanoseconds.
+const JOB_END_GRACE: u64 = 250_000_000;
+/// How soon something that waits for its completion is looked at again.
+const SHORT_PATIENCE: Duration = Duration::from_millis(25);
+/// How long the pipeline can be left alone when nothing waits.
+const LONG_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The pipeline's state.
+pub struct Pipeline {
+    processes: ProcessTable,
+    jobs: JobTracker,
+    runners: RunnerPrograms,
+    accesses: AccessMerger,
+    lookups: DnsTracker,
+    destinations: Destinations,
+    /// Runners that ended, and when.
+    ending: Vec<(ProcessId, BootTime)>,
+    health: Health,
+    output: Output,
+}
+
+impl Pipeline {
+    /// A pipeline that knows the processes which run now. Call it when the sensors are attached.
+    #[must_use]
+    pub fn new(host: HostIdentity, runners: RunnerPrograms, output: Output) -> Self {
+        let mut processes = ProcessTable::default();
+        for found in process::snapshot() {
+            let mut process = found.process;
+            if runners.platform_of(&process.executable).is_some() {
+                process.role = Role::Runner;
+            } else if let Some(parent) = processes.live(process.parent_pid) {
+                process.role = match parent.role {
+                    Role::Runner => Role::RunnerChild(parent.id),
+                    role => role,
+                };
+            }
+            processes.insert_snapshot(process);
+        }
+        Self {
+            processes,
+            jobs: JobTracker::new(host),
+            runners,
+            accesses: AccessMerger::default(),
+            lookups: DnsTracker::default(),
+            destinations: Destinations::default(),
+            ending: Vec::new(),
+            health: Health::default(),
+            output,
+        }
+    }
+
+    /// Reports what the host can see.
+    pub fn report_coverage(&mut self, sensor: &Sensor) {
+        let release = nix::sys::utsname::uname();
+        let release = release.as_ref().map(|names| names.release().as_bytes()).unwrap_or_default();
+        let release = event::text::lossless(release);
+        self.emit_about_host(Body::Coverage(sensor.coverage.to_event(&release)));
+    }
+
+    /// How long the pipeline can be left alone.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        let waiting = !self.accesses.is_empty() || !self.lookups.is_empty() || !self.ending.is_empty();
+        if waiting { SHORT_PATIENCE } else { LONG_PATIENCE }
+    }
+
+    /// Takes what the sensors saw.
+    pub fn process(&mut self, batch: Batch) {
+        self.health.count_lost_in_agent("decoder", batch.malformed);
+        self.health.count_lost_in_agent("secret.file", batch.file_overflows);
+        for record in batch.records {
+            self.take_record(record);
+        }
+        for event in batch.files {
+            self.take_file_event(event);
+        }
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, sensor: &Sensor) {
+        let now = BootTime::now();
+        for access in self.accesses.expired(now) {
+            self.emit_access(&access);
+        }
+        for lookup in self.lookups.expired(now) {
+            self.emit_lookup(lookup);
+        }
+        self.end_jobs(|ended| now.since(ended) >= JOB_END_GRACE);
+        self.processes.sweep(now);
+        self.report_health(sensor, now);
+    }
+
+    /// Reports everything that still waits. Jobs whose runner has not ended stay open: they go on without the agent.
+    pub fn finish(mut self, sensor: &Sensor) {
+        for access in self.accesses.flush() {
+            self.emit_access(&access);
+        }
+        for lookup in self.lookups.flush() {
+            self.emit_lookup(lookup);
+        }
+        self.end_jobs(|_| true);
+        self.report_losses(sensor);
+        self.emit_heartbeat();
+        self.output.finish();
+    }
+
+    fn take_record(&mut self, record: Record) {
+        match record.what {
+            What::Fork { child, parent_pid } => {
+                self.processes.fork(record.process, child, parent_pid, record.users);
+            }
+            What::Exec(exec) => self.take_exec(record.process, record.time, record.users, &exec),
+            What::Exit => self.take_exit(record.process, record.time),
+            What::Connect(connect) => self.take_connect(record.process, record.time, &connect),
+            What::Dns(message) => self.take_dns(record.process, record.time, &message),
+            What::UnixConnect { peer_pid, path } => {
+                self.take_unix_connect(record.process, record.time, peer_pid, &path);
+            }
+        }
+    }
+
+    fn take_exec(
+        &mut self,
+        id: ProcessId,
+        time: BootTime,
+        users: crate::sensor::records::Users,
+        exec: &Exec,
+    ) {
+        let working_directory = process::look::working_directory(id.pid);
+        let executable = process::look::executable(id.pid, exec, &working_directory);
+        let process = self.processes.entry(id, exec.parent_pid, users);
+        process.executable = Rc::from(executable);
+        process.users = users;
+        process.parent_pid = exec.parent_pid;
+        if process.membership.is_none() {
+            self.place(id, time, exec);
+        }
+        let Some(process) = self.processes.get(id).cloned() else { return };
+        if let Some(membership) = process.membership.clone() {
+            self.report_exec(&process, &membership, time, exec, &working_directory);
+        }
+    }
+
+    /// Finds out what a process without a job is: a runner, a step that a runner starts, or neither.
+    fn place(&mut self, id: ProcessId, time: BootTime, exec: &Exec) {
+        let Some(process) = self.processes.get(id) else { return };
+        let runner = process.creator_runner().and_then(|runner| self.processes.get(runner));
+        let Some(runner) = runner else {
+            let role = match self.runners.platform_of(&process.executable) {
+                Some(_) => Role::Runner,
+                None => Role::Other,
+            };
+            self.processes.entry(id, exec.parent_pid, process.users).role = role;
+            return;
+        };
+        let runner_id = runner.id;
+        let Some(platform) = self.runners.platform_of(&runner.executable) else { return };
+        let users = process.users;
+        let assigned = self.jobs.assign(platform, runner_id, exec, time);
+        let membership = match assigned {
+            Some((membership, new)) => {
+                if new {
+                    let whole_job = Membership { job: Rc::clone(&membership.job), step: None };
+                    self.emit(
+                        time,
+                        Some(&whole_job),
+                        None,
+                        Notes::default(),
+                        Body::JobStarted(v1::JobStarted::default()),
+                    );
+                }
+                Some(membership)
+            }
+            None => self.jobs.only_job_of(runner_id),
+        };
+        self.processes.entry(id, exec.parent_pid, users).membership = membership;
+    }
+
+    fn report_exec(
+        &mut self,
+        process: &Process,
+        membership: &Membership,
+        time: BootTime,
+        exec: &Exec,
+        working_directory: &[u8],
+    ) {
+        let mut notes = Notes::default();
+        let body = event::process_exec(exec, working_directory, &mut notes);
+        let in_arguments = body.redacted_arguments > 0;
+        let variables = body.credential_variables.clone();
+        self.summarise(membership, |summary| summary.processes += 1);
+        self.emit(time, Some(membership), Some(process), notes, Body::ProcessExec(body));
+
+        let step = membership.step.as_deref();
+        let new = self
+            .jobs
+            .get_mut(&membership.job.job_id)
+            .map(|state| state.unreported_variables(step, variables))
+            .unwrap_or_default();
+        if !new.is_empty() {
+            self.emit_credential(time, membership, process, event::credential_environment(new));
+        }
+        if let Some(entry) = commands::credential_command(&exec.arguments) {
+            let credential = event::credential_use(v1::CredentialKind::Command, entry, String::new());
+            self.emit_credential(time, membership, process, credential);
+        }
+        if in_arguments {
+            let entry = Entry { name: "command line".into(), family: "argument".into() };
+            let credential = event::credential_use(v1::CredentialKind::Argument, entry, String::new());
+            self.emit_credential(time, membership, process, credential);
+        }
+    }
+
+    fn take_exit(&mut self, id: ProcessId, time: BootTime) {
+        self.destinations.forget(id);
+        if let Some(process) = self.processes.exit(id, time)
+            && process.role == Role::Runner
+        {
+            self.ending.push((process.id, time));
+        }
+    }
+
+    fn take_file_event(&mut self, event: FileEvent) {
+        let live = self.processes.live(event.pid).filter(|_| event.alive);
+        let process =
+            live.or_else(|| self.processes.last_dead(event.pid)).or_else(|| self.processes.live(event.pid));
+        let id = process.map_or(ProcessId { pid: event.pid, start: BootTime(0) }, |process| process.id);
+        if let Some(access) = self.accesses.add(id, event) {
+            self.emit_access(&access);
+        }
+    }
+
+    fn emit_access(&mut self, access: &Access) {
+        let process = self.processes.get(access.process).cloned();
+        let membership = process.as_ref().and_then(|process| process.membership.clone());
+        let mut notes = Notes::default();
+        let body = access.body(&mut notes);
+        if let Some(membership) = &membership {
+            self.summarise(membership, |summary| summary.secret_accesses += 1);
+        }
+        self.emit(access.time, membership.as_ref(), process.as_ref(), notes, Body::SecretAccess(body));
+    }
+
+    fn emit_credential(
+        &mut self,
+        time: BootTime,
+        membership: &Membership,
+        process: &Process,
+        body: v1::CredentialUse,
+    ) {
+        self.summarise(membership, |summary| summary.credential_uses += 1);
+        self.emit(time, Some(membership), Some(process), Notes::default(), Body::CredentialUse(body));
+    }
+
+    fn end_jobs(&mut self, due: impl Fn(BootTime) -> bool) {
+        let (ended, waiting) = std::mem::take(&mut self.ending).into_iter().partition(|(_, time)| due(*time));
+        self.ending = waiting;
+        let ended: Vec<(ProcessId, BootTime)> = ended;
+        if ended.is_empty() {
+            return;
+        }
+        // Whatever the dead left unfinished belongs before the end of their jobs.
+        for access in self.accesses.flush() {
+            self.emit_access(&access);
+        }
+        for lookup in self.lookups.flush() {
+            self.emit_lookup(lookup);
+        }
+        for (runner, time) in ended {
+            for (job, summary) in self.jobs.finish(runner, time) {
+                let membership = Membership { job, step: None };
+                self.emit(time, Some(&membership), None, Notes::default(), Body::JobFinished(summary));
+            }
+        }
+    }
+
+    fn summarise(&mut self, membership: &Membership, change: impl FnOnce(&mut v1::JobFinished)) {
+        if let Some(state) = self.jobs.get_mut(&membership.job.job_id) {
+            change(&mut state.summary);
+        }
+    }
+
+    fn emit_about_host(&mut self, body: Body) {
+        self.emit(BootTime::now(), None, None, Notes::default(), body);
+    }
+
+    fn emit(
+        &mut self,
+        time: BootTime,
+        membership: Option<&Membership>,
+        process: Option<&Process>,
+        mut notes: Notes,
+        body: Body,
+    ) {
+        self.health.captured += 1;
+        let process = process.map(|process| v1::Process {
+            pid: process.id.pid,
+            start_boot_time_ns: process.id.start.0,
+            parent_pid: process.parent_pid,
+            executable: notes.text(&process.executable),
+            uid: process.users.real,
+            effective_uid: process.users.effective,
+        });
+        self.output.push(v1::AuditEvent {
+            // The output knows host and boot, and numbers the events.
+            host_id: String::new(),
+            boot_id: String::new(),
+            sequence: 0,
+            time: Some(timestamp_from_unix_nanos(time.to_unix_nanos())),
+            boot_time_ns: time.0,
+            job: membership.map(|membership| membership.job.as_ref().clone()),
+            step: membership.and_then(|membership| membership.step.as_deref().cloned()),
+            process,
+            text_escaped: notes.escaped,
+            truncated: notes.truncated,
+            body: Some(body),
+        });
+    }
+}

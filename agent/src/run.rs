@@ -1,0 +1,277 @@
+//! `buildtrail-agent run`: sensors, pipeline, spool and uplink together, from start to clean stop.
+
+use std::{
+    fs,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use buildtrail_agent_abi::{VariableName, variable_name};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+use tracing::{error, info};
+
+use crate::{
+    catalog::files,
+    config::Config,
+    host::{self, HostError},
+    job::{HostIdentity, IDENTITY_VARIABLES, RunnerPrograms},
+    output::{JsonOutput, Output},
+    pipeline::Pipeline,
+    sensor::{Sensor, SensorError, loader::RingSizes},
+    spool::{self, Spool, SpoolError},
+    uplink::{Credentials, CredentialsError, DEFAULT_SHUTDOWN, Uplink, UplinkError},
+};
+
+/// How long a disk that refuses is tried when the agent stops.
+const SPOOL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where events go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// To the collector of the settings.
+    Collector,
+    /// To standard output, one JSON document a line.
+    Json,
+}
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The kernel's side.
+    #[error(transparent)]
+    Sensor(#[from] SensorError),
+    /// This host's certificate or key.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// This host's identity.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The spool.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The uplink.
+    #[error(transparent)]
+    Uplink(#[from] UplinkError),
+    /// A system call failed.
+    #[error("{what}: {source}")]
+    System {
+        /// What was attempted.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl RunError {
+    /// The process's exit status, as the manual documents it.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Sensor(SensorError::NotPermitted(_)) => 3,
+            Self::Sensor(
+                SensorError::NoProcessHooks(_) | SensorError::NoBtf { .. } | SensorError::Load(_),
+            ) => 4,
+            Self::Credentials(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// When the agent cannot start; nothing stays attached then.
+pub async fn run(
+    config: Config,
+    destination: Destination,
+    ready_file: Option<PathBuf>,
+) -> Result<(), RunError> {
+    let refused = |what| move |source| RunError::System { what, source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(refused("cannot wait for SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(refused("cannot wait for SIGINT"))?;
+
+    let delivery = Delivery::start(&config, destination)?;
+    let mut sensing = Sensing::start(&config, delivery.identity.clone(), delivery.output()?)?;
+    if let Err(error) = sensing.started().await {
+        delivery.stop().await;
+        return Err(error);
+    }
+    info!("watching");
+    if let Some(path) = ready_file {
+        announce(&path).map_err(refused("cannot write the ready file"))?;
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = sensing.ended() => error!("the sensor stopped by itself"),
+    }
+    info!("stopping");
+    sensing.stop().await;
+    delivery.stop().await;
+    info!("stopped");
+    Ok(())
+}
+
+/// Appears when every sensor is attached; written under another name first, so that it is never seen half.
+fn announce(path: &Path) -> std::io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    fs::write(&temporary, "ready\n")?;
+    fs::rename(temporary, path)
+}
+
+/// What carries events away.
+struct Delivery {
+    identity: HostIdentity,
+    spool: Option<(Spool, Uplink)>,
+}
+
+impl Delivery {
+    fn start(config: &Config, destination: Destination) -> Result<Self, RunError> {
+        let boot_id = host::boot_id()?;
+        if destination == Destination::Json {
+            let identity = HostIdentity { host_id: host::id_without_certificate()?, boot_id };
+            return Ok(Self { identity, spool: None });
+        }
+        let credentials = Credentials::load(&config.collector)?;
+        let host_id = credentials.host_id().clone();
+        let signer = spool::Identity {
+            host_id: host_id.clone(),
+            boot_id: boot_id.clone(),
+            key: credentials.host_key()?,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let spool = Spool::start(&config.host.state_directory, &config.spool, signer)?;
+        let uplink = Uplink::start(spool.outbox(), &config.collector, &credentials)?;
+        Ok(Self { identity: HostIdentity { host_id, boot_id }, spool: Some((spool, uplink)) })
+    }
+
+    fn output(&self) -> Result<Output, RunError> {
+        if let Some((spool, _)) = &self.spool {
+            return Ok(Output::Spool(spool.handle()));
+        }
+        let json = JsonOutput::start(self.identity.clone(), std::io::stdout());
+        json.map(Output::Json).map_err(|source| RunError::System { what: "cannot start the output", source })
+    }
+
+    /// Writes everything to disk and tries to deliver it.
+    async fn stop(self) {
+        let Some((spool, uplink)) = self.spool else { return };
+        let closed = tokio::task::spawn_blocking(move || spool.shutdown(SPOOL_PATIENCE)).await;
+        if let Ok(stats) = closed
+            && stats.lost_events > 0
+        {
+            error!(lost = stats.lost_events, "events were lost");
+        }
+        if !uplink.shutdown(DEFAULT_SHUTDOWN).await {
+            info!("the collector does not have everything yet; the rest is in the spool");
+        }
+    }
+}
+
+/// The thread of sensors and pipeline.
+struct Sensing {
+    stop: Arc<AtomicBool>,
+    wake: Arc<EventFd>,
+    started: Option<oneshot::Receiver<Result<(), SensorError>>>,
+    ended: oneshot::Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Sensing {
+    fn start(config: &Config, identity: HostIdentity, output: Output) -> Result<Self, RunError> {
+        let refused = |what| move |source| RunError::System { what, source };
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let wake = EventFd::from_value_and_flags(0, flags).map_err(std::io::Error::from);
+        let wake = Arc::new(wake.map_err(refused("cannot make an event descriptor"))?);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (tell_started, started) = oneshot::channel();
+        let (tell_ended, ended) = oneshot::channel();
+        let (config, thread_wake, thread_stop) = (config.clone(), Arc::clone(&wake), Arc::clone(&stop));
+        let work = move || {
+            match start_sensor(&config) {
+                Ok(sensor) => {
+                    let pipeline =
+                        Pipeline::new(identity, RunnerPrograms::new(config.runners.programs), output);
+                    sense(sensor, pipeline, &thread_wake, &thread_stop, tell_started);
+                }
+                Err(error) => {
+                    output.finish();
+                    let _receiver_may_be_gone = tell_started.send(Err(error));
+                }
+            }
+            let _receiver_may_be_gone = tell_ended.send(());
+        };
+        let thread = thread::Builder::new().name("sensor".into()).spawn(work);
+        let thread = thread.map_err(refused("cannot start the sensor's thread"))?;
+        Ok(Self { stop, wake, started: Some(started), ended, thread })
+    }
+
+    async fn started(&mut self) -> Result<(), RunError> {
+        let ended = || SensorError::Load("the sensor's thread ended unexpectedly".to_owned());
+        match self.started.take() {
+            Some(started) => Ok(started.await.unwrap_or_else(|_| Err(ended()))?),
+            None => Ok(()),
+        }
+    }
+
+    async fn ended(&mut self) {
+        let _either_way_it_ended = (&mut self.ended).await;
+    }
+
+    /// Reports everything that the kernel has captured, then ends.
+    async fn stop(self) {
+        self.stop.store(true, Ordering::Release);
+        if let Err(error) = self.wake.write(1) {
+            error!(%error, "the sensor cannot be woken");
+        }
+        let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            error!("the sensor's thread ended unexpectedly");
+        }
+    }
+}
+
+/// Attaches the sensors as the settings want them.
+///
+/// # Errors
+///
+/// See [`Sensor::start`].
+pub fn start_sensor(config: &Config) -> Result<Sensor, SensorError> {
+    let rings =
+        RingSizes { critical: config.sensor.critical_ring_bytes, bulk: config.sensor.bulk_ring_bytes };
+    let variables: Vec<VariableName> =
+        IDENTITY_VARIABLES.iter().filter_map(|name| variable_name(name)).collect();
+    Sensor::start(rings, &variables, files::targets(&config.catalog))
+}
+
+fn sense(
+    mut sensor: Sensor,
+    mut pipeline: Pipeline,
+    wake: &EventFd,
+    stop: &AtomicBool,
+    tell_started: oneshot::Sender<Result<(), SensorError>>,
+) {
+    pipeline.report_coverage(&sensor);
+    let _receiver_may_be_gone = tell_started.send(Ok(()));
+    while !stop.load(Ordering::Acquire) {
+        if let Err(error) = sensor.wait(wake.as_fd(), pipeline.patience()) {
+            error!(%error, "the sensor stops");
+            break;
+        }
+        pipeline.process(sensor.drain());
+        pipeline.tick(&sensor);
+    }
+    pipeline.process(sensor.drain());
+    pipeline.finish(&sensor);
+}

@@ -1,0 +1,213 @@
+//! Which inodes are marked, and what appears later.
+//!
+//! A file that exists is marked itself. Its directory is marked for opens of its children, so that a file that appears
+//! later is seen by name until it is marked. Directories that do not exist yet are waited for at their nearest ancestor
+//! that does.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::{self, Metadata},
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::SystemTime,
+};
+
+use nix::sys::{
+    fanotify::{Fanotify, MarkFlags, MaskFlags},
+    inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor},
+};
+use tracing::{debug, warn};
+
+use super::FileId;
+use crate::catalog::{
+    Entry,
+    files::{FileName, Target},
+};
+
+/// Files that one pattern may add in one directory.
+const MAX_MATCHES: usize = 1024;
+
+/// A marked file. The time of its creation tells it from a later one with the same inode number.
+#[derive(Debug)]
+struct Watched {
+    entry: Rc<Entry>,
+    created: Option<SystemTime>,
+}
+
+/// Targets in one directory.
+#[derive(Debug)]
+struct Group {
+    directory: PathBuf,
+    targets: Vec<(FileName, Rc<Entry>)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Marks {
+    groups: Vec<Group>,
+    files: HashMap<FileId, Watched>,
+    /// Real paths of marked directories.
+    directories: HashMap<PathBuf, usize>,
+    inotify: Inotify,
+    waiting: HashMap<WatchDescriptor, HashSet<usize>>,
+}
+
+impl Marks {
+    pub(super) fn new(targets: Vec<Target>) -> io::Result<Self> {
+        let mut groups: Vec<Group> = Vec::new();
+        let mut by_directory: HashMap<PathBuf, usize> = HashMap::new();
+        for target in targets {
+            let index = *by_directory.entry(target.directory.clone()).or_insert_with(|| {
+                groups.push(Group { directory: target.directory.clone(), targets: Vec::new() });
+                groups.len() - 1
+            });
+            groups[index].targets.push((target.name, target.entry));
+        }
+        Ok(Self {
+            groups,
+            files: HashMap::new(),
+            directories: HashMap::new(),
+            inotify: Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?,
+            waiting: HashMap::new(),
+        })
+    }
+
+    pub(super) fn changes_fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+
+    pub(super) fn watched(&self) -> usize {
+        self.files.len()
+    }
+
+    pub(super) fn scan_all(&mut self, fanotify: &Fanotify) {
+        for index in 0..self.groups.len() {
+            self.scan(fanotify, index);
+        }
+    }
+
+    pub(super) fn follow_changes(&mut self, fanotify: &Fanotify) {
+        let mut changed = HashSet::new();
+        while let Ok(events) = self.inotify.read_events() {
+            for event in events {
+                if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                    changed.extend(0..self.groups.len());
+                } else if let Some(groups) = self.waiting.get(&event.wd) {
+                    changed.extend(groups);
+                }
+                if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+                    self.waiting.remove(&event.wd);
+                }
+            }
+        }
+        for index in changed {
+            self.scan(fanotify, index);
+        }
+    }
+
+    /// Which secret a reported file is.
+    pub(super) fn entry_of(
+        &mut self,
+        fanotify: &Fanotify,
+        metadata: &Metadata,
+        path: &Path,
+    ) -> Option<Rc<Entry>> {
+        if let Some(watched) = self.files.get(&FileId::of(metadata))
+            && watched.created == metadata.created().ok()
+        {
+            return Some(Rc::clone(&watched.entry));
+        }
+        // A child of a marked directory that is not marked itself: new, or no secret.
+        let group = &self.groups[*self.directories.get(path.parent()?)?];
+        let name = path.file_name()?;
+        let (_, entry) = group.targets.iter().find(|(target, _)| target.matches(name))?;
+        let entry = Rc::clone(entry);
+        self.mark_file(fanotify, path, &entry);
+        Some(entry)
+    }
+
+    /// Marks what exists of a group and waits for the rest.
+    fn scan(&mut self, fanotify: &Fanotify, index: usize) {
+        let directory = self.groups[index].directory.clone();
+        let Ok(real) = fs::canonicalize(&directory) else {
+            self.wait_at_ancestor(&directory, index);
+            return;
+        };
+        // Wait first: what appears between is then scanned twice, never missed.
+        self.wait_at(&real, index);
+        self.mark_directory(fanotify, &real, index);
+        for (path, entry) in self.existing(index, &real) {
+            self.mark_file(fanotify, &path, &entry);
+        }
+    }
+
+    fn existing(&self, index: usize, directory: &Path) -> Vec<(PathBuf, Rc<Entry>)> {
+        let mut found = Vec::new();
+        for (name, entry) in &self.groups[index].targets {
+            match name {
+                FileName::Exact(exact) => found.push((directory.join(exact), Rc::clone(entry))),
+                FileName::Pattern(_) => found.extend(
+                    fs::read_dir(directory)
+                        .into_iter()
+                        .flatten()
+                        .filter_map(Result::ok)
+                        .filter(|file| name.matches(&file.file_name()))
+                        .take(MAX_MATCHES)
+                        .map(|file| (file.path(), Rc::clone(entry))),
+                ),
+            }
+        }
+        found
+    }
+
+    fn mark_file(&mut self, fanotify: &Fanotify, path: &Path, entry: &Rc<Entry>) {
+        let Ok(metadata) = fs::metadata(path) else { return };
+        if !metadata.is_file() {
+            return;
+        }
+        let mask = MaskFlags::FAN_OPEN | MaskFlags::FAN_ACCESS | MaskFlags::FAN_MODIFY | MaskFlags::FAN_CLOSE;
+        match fanotify.mark(MarkFlags::FAN_MARK_ADD, mask, nix::fcntl::AT_FDCWD, Some(path)) {
+            Ok(()) => {
+                let watched = Watched { entry: Rc::clone(entry), created: metadata.created().ok() };
+                self.files.insert(FileId::of(&metadata), watched);
+            }
+            Err(error) => warn!(secret = entry.name, %error, "a secret file cannot be watched"),
+        }
+    }
+
+    fn mark_directory(&mut self, fanotify: &Fanotify, real: &Path, index: usize) {
+        let mask = MaskFlags::FAN_OPEN | MaskFlags::FAN_EVENT_ON_CHILD;
+        match fanotify.mark(MarkFlags::FAN_MARK_ADD, mask, nix::fcntl::AT_FDCWD, Some(real)) {
+            Ok(()) => {
+                self.directories.insert(real.to_owned(), index);
+            }
+            Err(error) => {
+                debug!(directory = %real.display(), %error, "a directory of secrets cannot be watched");
+            }
+        }
+    }
+
+    fn wait_at(&mut self, directory: &Path, index: usize) {
+        let mask = AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_DELETE_SELF
+            | AddWatchFlags::IN_MOVE_SELF
+            | AddWatchFlags::IN_ONLYDIR;
+        match self.inotify.add_watch(directory, mask) {
+            Ok(descriptor) => {
+                self.waiting.entry(descriptor).or_default().insert(index);
+            }
+            Err(error) => {
+                debug!(directory = %directory.display(), %error, "cannot wait for secrets to appear");
+            }
+        }
+    }
+
+    fn wait_at_ancestor(&mut self, directory: &Path, index: usize) {
+        let ancestor = directory.ancestors().skip(1).find_map(|ancestor| fs::canonicalize(ancestor).ok());
+        if let Some(ancestor) = ancestor {
+            self.wait_at(&ancestor, index);
+        }
+    }
+}
