@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     helpers::{
-        bpf_get_smp_processor_id,
+        bpf_get_current_pid_tgid, bpf_get_smp_processor_id,
         generated::{
             bpf_loop, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
             bpf_probe_read_user_str, bpf_ringbuf_output,
@@ -13,6 +13,7 @@ use aya_ebpf::{
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
+use aya_log_ebpf::warn;
 use buildtrail_agent_abi::{
     EXEC_ARGUMENT_BYTES, EXEC_DATA_BYTES, EXEC_FILENAME_BYTES, ExecFlags, ExecRecord, Hook, Kind,
     VARIABLE_NAME_BYTES, VariableName,
@@ -37,15 +38,18 @@ const FIXED_BYTES: usize = size_of::<ExecRecord>() - EXEC_DATA_BYTES;
 /// executions are not seen; the new address space belongs to this one thread, so nothing can change it meanwhile.
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
-    on_exec(Object::at(ctx.arg(0)), Object::at(ctx.arg(2)));
+    if !on_exec(Object::at(ctx.arg(0)), Object::at(ctx.arg(2))) {
+        warn!(&ctx, "an execution of process {} is lost: no slot is free", bpf_get_current_pid_tgid() >> 32);
+    }
     0
 }
 
+/// False when no slot was free.
 #[inline(always)]
-fn on_exec(task: Object, bprm: Object) {
+fn on_exec(task: Object, bprm: Object) -> bool {
     let Some((index, slot)) = claim_slot() else {
         emit::count(Hook::Exec, Outcome::NoSlot);
-        return;
+        return false;
     };
     let used = assemble(task, bprm, index, slot);
     // SAFETY: `slot` is a valid map value that this program owns; the size is bounded by the record.
@@ -60,6 +64,7 @@ fn on_exec(task: Object, bprm: Object) {
     // SAFETY: as above.
     unsafe { atomic::release(&raw mut (*slot).busy) };
     emit::count(Hook::Exec, if result == 0 { Outcome::Emitted } else { Outcome::RingFull });
+    true
 }
 
 /// Finds a free slot and owns it.

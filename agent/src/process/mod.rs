@@ -118,9 +118,12 @@ impl ProcessTable {
                 Role::RunnerChild(_) | Role::Other => Role::Other,
             };
         }
-        if let Some(old) = self.live.insert(child.pid, process) {
+        match self.live.insert(child.pid, process) {
+            // The snapshot had it already.
+            Some(same) if same.id.matches(child) => {}
             // Its end was not reported: the id would not have been used again otherwise.
-            self.bury(old, child.start);
+            Some(old) => self.bury(old, child.start),
+            None => {}
         }
     }
 

@@ -13,8 +13,9 @@ use aya::{
         tp_btf::BtfTracePoint,
     },
 };
+use aya_log::EbpfLogger;
 use buildtrail_agent_abi::{Counters, Hook, Offsets, VariableName};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     SensorError,
@@ -141,6 +142,13 @@ impl Loaded {
     /// [`SensorError::Load`] when it is gone or not a ring buffer.
     pub fn take_bulk(&mut self) -> Result<RingBuf<MapData>, SensorError> {
         self.take_ring("BULK")
+    }
+
+    /// What the programs themselves say, for the agent's log. `None` when that cannot be read, which loses no event.
+    pub(super) fn kernel_log(&mut self) -> Option<EbpfLogger<&'static dyn log::Log>> {
+        EbpfLogger::init(&mut self.ebpf)
+            .inspect_err(|error| warn!(%error, "messages of the eBPF programs cannot be read"))
+            .ok()
     }
 
     fn take_ring(&mut self, name: &str) -> Result<RingBuf<MapData>, SensorError> {

@@ -20,6 +20,7 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
 use buildtrail_agent_abi::{Counters, Hook, VariableName};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::warn;
@@ -54,6 +55,7 @@ pub struct Sensor {
     loaded: Loaded,
     critical: RingBuf<MapData>,
     bulk: RingBuf<MapData>,
+    kernel_log: Option<EbpfLogger<&'static dyn log::Log>>,
     files: Option<FileSensor>,
     /// What is seen and what is not.
     pub coverage: CoverageReport,
@@ -96,7 +98,8 @@ impl Sensor {
                 return Err(SensorError::NoProcessHooks(coverage.detail(hook.name())));
             }
         }
-        Ok(Self { critical: loaded.take_critical()?, bulk: loaded.take_bulk()?, loaded, files, coverage })
+        let kernel_log = loaded.kernel_log();
+        Ok(Self { critical: loaded.take_critical()?, bulk: loaded.take_bulk()?, loaded, kernel_log, files, coverage })
     }
 
     /// Waits until the kernel has something to report, `wake` becomes readable, or the time is over.
@@ -128,6 +131,9 @@ impl Sensor {
     /// then processes; the records of both rings are then put in the order of their times.
     pub fn drain(&mut self) -> Batch {
         let mut batch = Batch::default();
+        if let Some(log) = &mut self.kernel_log {
+            log.flush();
+        }
         if let Some(files) = &mut self.files {
             files.follow_changes();
             match files.read() {
