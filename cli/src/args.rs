@@ -1,0 +1,244 @@
+//! The command line. Its `--help` is the manual.
+
+use std::path::PathBuf;
+
+use buildtrail_proto::{Timestamp, v1::EventFilter};
+use clap::{Args, Parser, Subcommand};
+
+use crate::time;
+
+/// Every kind of event, as `--kind` takes it.
+pub(crate) const KINDS: [&str; 10] = [
+    "job.started",
+    "job.finished",
+    "process.exec",
+    "secret.access",
+    "credential.use",
+    "connection.opened",
+    "dns.lookup",
+    "loss",
+    "heartbeat",
+    "coverage",
+];
+
+/// Names nearer than this (0 to 1) are suggested.
+const ALIKE: f64 = 0.7;
+
+const AFTER_HELP: &str = "\
+Profile:
+  A directory with ca.pem, cert.pem and key.pem (as `buildtrail-collector ca reader` writes them) and a file
+  `collector` that holds the collector's URL. Looked for in --profile, BUILDTRAIL_PROFILE,
+  $XDG_CONFIG_HOME/buildtrail or ~/.config/buildtrail. Single flags and variables come before the profile's files.
+
+Exit codes:
+  0  done; verify: intact and complete
+  1  wrong usage, or the collector cannot be asked
+  3  verify: the log was altered or is damaged
+  4  verify: the log cannot be read
+  5  verify: intact, but events are missing
+
+Examples:
+  buildtrail jobs --repository acme/widgets --since 1d
+  buildtrail show 3f9a0c11d2e4
+  buildtrail events --kind secret.access --since 2h --json
+  buildtrail verify --log /var/lib/buildtrail-collector/log";
+
+/// Ask a Buildtrail collector what build jobs did, and verify its log.
+#[derive(Debug, Parser)]
+#[command(name = "buildtrail", version, after_help = AFTER_HELP, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// Print JSON: one document per line (`show` and `verify`: one document)
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which collector, and who asks.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct Connection {
+    /// The collector's URL, https://HOST:PORT
+    #[arg(long, global = true, env = "BUILDTRAIL_COLLECTOR", value_name = "URL")]
+    pub(crate) collector: Option<String>,
+    /// Directory with ca.pem, cert.pem, key.pem and `collector` (see below)
+    #[arg(long, global = true, env = "BUILDTRAIL_PROFILE", value_name = "DIR")]
+    pub(crate) profile: Option<PathBuf>,
+    /// PEM file of the authority that signed the collector's certificate
+    #[arg(long, global = true, env = "BUILDTRAIL_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// PEM file of your certificate
+    #[arg(long, global = true, env = "BUILDTRAIL_CERTIFICATE", value_name = "FILE")]
+    pub(crate) certificate: Option<PathBuf>,
+    /// PEM file of the key that belongs to it
+    #[arg(long, global = true, env = "BUILDTRAIL_PRIVATE_KEY", value_name = "FILE")]
+    pub(crate) private_key: Option<PathBuf>,
+    /// Name in the collector's certificate, if it is not the host of the URL
+    #[arg(long, global = true, env = "BUILDTRAIL_SERVER_NAME", value_name = "NAME")]
+    pub(crate) server_name: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List jobs, newest first
+    Jobs(Jobs),
+    /// List events, oldest first
+    Events(Events),
+    /// Follow events as they are stored
+    Tail(Which),
+    /// Show one job: who it is, its steps, and what it did
+    Show {
+        /// The job's id, or the beginning of it
+        #[arg(value_parser = job_id)]
+        job: String,
+    },
+    /// Check that the log is unaltered and complete
+    Verify {
+        /// Check this log directory instead of asking the collector
+        #[arg(long, value_name = "DIR")]
+        log: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Jobs {
+    /// Only jobs of this repository (exact name)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) repository: Option<String>,
+    #[command(flatten)]
+    pub(crate) period: Period,
+    /// Most jobs to list, 1 to 1000
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    #[command(flatten)]
+    pub(crate) period: Period,
+    /// Most events to list (the newest that match), 1 to 10000
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Period {
+    /// Not before: RFC 3339 time, or how long ago (30s, 15m, 2h, 1d, 1w)
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
+    pub(crate) since: Option<Timestamp>,
+    /// Not after: as --since
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
+    pub(crate) until: Option<Timestamp>,
+}
+
+/// Which events.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// Only this job's (id or the beginning of it)
+    #[arg(long, value_name = "ID", value_parser = job_id, conflicts_with = "outside_jobs")]
+    job: Option<String>,
+    /// Only this kind; may be given several times
+    #[arg(long = "kind", value_name = "KIND", value_parser = kind)]
+    kinds: Vec<String>,
+    /// Only this host's (host id)
+    #[arg(long, value_name = "ID")]
+    host: Option<String>,
+    /// Only this repository's (exact name)
+    #[arg(long, value_name = "NAME")]
+    repository: Option<String>,
+    /// Only events that belong to no job
+    #[arg(long)]
+    outside_jobs: bool,
+}
+
+impl Which {
+    pub(crate) fn filter(self, period: Option<Period>) -> EventFilter {
+        let (since, until) = period.map(|period| (period.since, period.until)).unwrap_or_default();
+        EventFilter {
+            job_id: self.job.unwrap_or_default(),
+            kinds: self.kinds,
+            host_id: self.host.unwrap_or_default(),
+            repository: self.repository.unwrap_or_default(),
+            since,
+            until,
+            outside_jobs: self.outside_jobs,
+        }
+    }
+}
+
+fn kind(text: &str) -> Result<String, String> {
+    if KINDS.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    let likeness = |kind: &&str| strsim::jaro_winkler(text, kind);
+    let nearest = KINDS.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
+    let hint = nearest.filter(|kind| likeness(kind) >= ALIKE);
+    let hint = hint.map(|kind| format!("did you mean {kind}? ")).unwrap_or_default();
+    Err(format!("{hint}valid kinds: {}", KINDS.join(", ")))
+}
+
+fn job_id(text: &str) -> Result<String, String> {
+    let is_hexadecimal = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if text.is_empty() || text.len() > 32 || !is_hexadecimal {
+        return Err("a job id is 1 to 32 hexadecimal digits; `buildtrail jobs` lists them".into());
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_misspelt_kind_is_refused_with_the_nearest_one() {
+        assert_eq!(kind("secret.access").unwrap(), "secret.access");
+        for (text, nearest) in [
+            ("secret", "secret.access"),
+            ("secrets.access", "secret.access"),
+            ("dns", "dns.lookup"),
+            ("exec", ""),
+        ] {
+            let message = kind(text).unwrap_err();
+            let suggested = message.strip_prefix("did you mean ").and_then(|rest| rest.split_once('?'));
+            assert_eq!(suggested.map(|(kind, _)| kind).unwrap_or_default(), nearest, "{message}");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_the_schema_is_known() {
+        use buildtrail_proto::v1::{self, AuditEvent, audit_event::Body};
+        let bodies = [
+            Body::JobStarted(v1::JobStarted::default()),
+            Body::JobFinished(v1::JobFinished::default()),
+            Body::ProcessExec(v1::ProcessExec::default()),
+            Body::SecretAccess(v1::SecretAccess::default()),
+            Body::CredentialUse(v1::CredentialUse::default()),
+            Body::ConnectionOpened(v1::ConnectionOpened::default()),
+            Body::DnsLookup(v1::DnsLookup::default()),
+            Body::Loss(v1::Loss::default()),
+            Body::Heartbeat(v1::Heartbeat::default()),
+            Body::Coverage(v1::Coverage::default()),
+        ];
+        let kinds = bodies.map(|body| AuditEvent { body: Some(body), ..Default::default() }.kind());
+        assert_eq!(kinds, KINDS);
+    }
+
+    #[test]
+    fn a_job_is_named_by_hexadecimal_digits() {
+        assert_eq!(job_id("3F9a").unwrap(), "3f9a");
+        for wrong in ["", "xyz", "../etc", &"0".repeat(33)] {
+            assert!(job_id(wrong).is_err());
+        }
+    }
+}

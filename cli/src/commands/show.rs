@@ -1,0 +1,169 @@
+//! `buildtrail show JOB`
+
+use std::{collections::HashMap, io};
+
+use anyhow::{Context as _, Result};
+use buildtrail_proto::{
+    Timestamp,
+    v1::{
+        AuditEvent, EventFilter, GetJobRequest, GetJobResponse, JobSummary, ListEventsRequest, StepSummary,
+        audit_event::Body,
+    },
+};
+
+use super::{Context, count};
+use crate::{
+    args::KINDS,
+    connect::explain,
+    describe, display,
+    output::{Output, Tone},
+    time,
+};
+
+const STEPS: [(&str, usize); 7] = [
+    ("STEP", 40),
+    ("AT", 12),
+    ("TOOK", 8),
+    ("PROCESSES", 10),
+    ("SECRETS", 8),
+    ("CREDENTIALS", 12),
+    ("CONNECTIONS", 12),
+];
+const TIMELINE: [(&str, usize); 5] =
+    [("AT", 12), ("STEP", 28), ("KIND", 17), ("PROCESS", 40), ("WHAT", usize::MAX)];
+
+/// How long after a loss its report may come, at most.
+const LOSS_REPORT_SECONDS: i64 = 60;
+
+pub(super) async fn run(context: &mut Context, job_id: String) -> Result<u8> {
+    let request = GetJobRequest { job_id };
+    let mut client = context.client().await?;
+    let answer = client.get_job(request).await.map_err(|status| explain(&status))?.into_inner();
+    if context.json {
+        context.out.json(&answer)?;
+        return Ok(0);
+    }
+    let summary = answer.summary.as_ref().context("the collector's answer holds no job")?;
+    let losses = client.list_events(losses_during(summary)).await.map_err(|status| explain(&status))?;
+    let lost = losses.into_inner().events.iter().map(lost_events).sum();
+    let out = &mut context.out;
+    identity(out, summary)?;
+    steps(out, summary, &answer.steps)?;
+    timeline(out, summary, &answer)?;
+    totals(out, summary, lost)?;
+    Ok(0)
+}
+
+/// Losses belong to no job: ask for those of its host in its time, and a little after it, when they are reported.
+fn losses_during(summary: &JobSummary) -> ListEventsRequest {
+    let until =
+        summary.last_event.map(|last| Timestamp { seconds: last.seconds + LOSS_REPORT_SECONDS, ..last });
+    let filter = EventFilter {
+        kinds: vec!["loss".into()],
+        host_id: summary.host_id.clone(),
+        since: summary.first_event,
+        until,
+        ..Default::default()
+    };
+    ListEventsRequest { filter: Some(filter), limit: 10_000 }
+}
+
+fn identity(out: &mut Output, summary: &JobSummary) -> io::Result<()> {
+    let job = summary.job.clone().unwrap_or_default();
+    let safe = |text: &str| display::safe(text, false);
+    out.toned_line(Tone::Heading, format_args!("Job {}", safe(&job.job_id)))?;
+    let attempt =
+        if job.run_attempt.is_empty() { String::new() } else { format!(", attempt {}", job.run_attempt) };
+    let ended = if summary.finished {
+        let took = time::took(summary.first_event.as_ref(), summary.last_event.as_ref());
+        format!("finished after {took}")
+    } else {
+        "not finished (or its end has not arrived)".to_owned()
+    };
+    for (title, text) in [
+        ("repository", format!("{} {}", job.server, job.repository)),
+        ("workflow", job.workflow.clone()),
+        ("job", job.name.clone()),
+        ("run", format!("{}{attempt}", job.run_id)),
+        ("actor", job.actor.clone()),
+        ("trigger", job.trigger.clone()),
+        ("ref", job.r#ref.clone()),
+        ("commit", job.sha.clone()),
+        ("platform", job.platform.clone()),
+        ("runner", job.runner_name.clone()),
+        ("host", summary.host_id.clone()),
+        ("identity", describe::assurance(job.assurance()).to_owned()),
+        ("started", time::utc(summary.first_event.as_ref())),
+        ("state", ended),
+    ] {
+        if !text.trim().is_empty() {
+            out.line(format_args!("  {title:<12}{}", safe(text.trim())))?;
+        }
+    }
+    Ok(())
+}
+
+fn steps(out: &mut Output, summary: &JobSummary, steps: &[StepSummary]) -> io::Result<()> {
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let row = |step: &StepSummary| {
+        vec![
+            describe::step(step.step.as_ref(), false),
+            time::since(summary.first_event.as_ref(), step.first_event.as_ref()),
+            time::took(step.first_event.as_ref(), step.last_event.as_ref()),
+            count(&step.counts, "process.exec"),
+            count(&step.counts, "secret.access"),
+            count(&step.counts, "credential.use"),
+            count(&step.counts, "connection.opened"),
+        ]
+    };
+    out.line("")?;
+    out.toned_line(Tone::Heading, "Steps")?;
+    out.table(&STEPS, &steps.iter().map(row).collect::<Vec<_>>())
+}
+
+fn timeline(out: &mut Output, summary: &JobSummary, answer: &GetJobResponse) -> io::Result<()> {
+    let row = |event: &AuditEvent| {
+        vec![
+            time::since(summary.first_event.as_ref(), event.time.as_ref()),
+            describe::step(event.step.as_ref(), event.text_escaped),
+            event.kind().to_owned(),
+            describe::process(event, true),
+            describe::what(event),
+        ]
+    };
+    out.line("")?;
+    out.toned_line(Tone::Heading, "Timeline")?;
+    out.table(&TIMELINE, &answer.timeline.iter().map(row).collect::<Vec<_>>())?;
+    if answer.more {
+        out.line("  … and more: `buildtrail events --job ID` lists them")?;
+    }
+    Ok(())
+}
+
+fn totals(out: &mut Output, summary: &JobSummary, lost: u64) -> io::Result<()> {
+    let counted = |kind: &&str| summary.counts.get(*kind).is_some_and(|count| *count > 0);
+    let totals: Vec<_> =
+        KINDS.iter().filter(|kind| counted(kind)).map(|kind| total(&summary.counts, kind)).collect();
+    out.line("")?;
+    out.toned_line(Tone::Heading, "Totals")?;
+    out.line(format_args!("  {}", if totals.is_empty() { "no events".into() } else { totals.join(", ") }))?;
+    if lost == 0 {
+        out.toned_line(Tone::Good, "  0 events lost on this host while the job ran")
+    } else {
+        let how = "`buildtrail events --kind loss` says which";
+        out.toned_line(Tone::Bad, format_args!("  {lost} events lost on this host while the job ran: {how}"))
+    }
+}
+
+fn total(counts: &HashMap<String, u64>, kind: &str) -> String {
+    format!("{} {kind}", count(counts, kind))
+}
+
+fn lost_events(event: &AuditEvent) -> u64 {
+    match &event.body {
+        Some(Body::Loss(loss)) => loss.count,
+        _ => 0,
+    }
+}

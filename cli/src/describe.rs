@@ -1,0 +1,213 @@
+//! Events in words: what happened, in one safe line.
+
+use buildtrail_proto::v1::{
+    Assurance, AuditEvent, ConnectionOpened, Coverage, CredentialKind, CredentialUse, DnsLookup, Heartbeat,
+    Job, JobFinished, Loss, Operation, Process, ProcessExec, Protocol, SecretAccess, Step, Tier,
+    audit_event::Body,
+};
+
+use crate::{display, time};
+
+/// Digits of a job id that are shown.
+const SHORT_ID: usize = 12;
+
+/// What happened, safe to print.
+pub(crate) fn what(event: &AuditEvent) -> String {
+    let text = Text { escaped: event.text_escaped };
+    let mut words = match &event.body {
+        Some(Body::JobStarted(started)) if started.already_running => "job was already running".into(),
+        Some(Body::JobStarted(_)) => "job started".into(),
+        Some(Body::JobFinished(finished)) => job_finished(finished),
+        Some(Body::ProcessExec(exec)) => text.exec(exec),
+        Some(Body::SecretAccess(access)) => text.secret(access),
+        Some(Body::CredentialUse(used)) => text.credential(used),
+        Some(Body::ConnectionOpened(connection)) => text.connection(connection),
+        Some(Body::DnsLookup(lookup)) => text.lookup(lookup),
+        Some(Body::Loss(loss)) => text.loss(loss),
+        Some(Body::Heartbeat(beat)) => heartbeat(beat),
+        Some(Body::Coverage(coverage)) => text.coverage(coverage),
+        None => "of a kind this version does not know: use a newer one".into(),
+    };
+    if event.truncated {
+        words.push_str(" [cut by the agent]");
+    }
+    words
+}
+
+/// `3f9a0c11d2e4`; a dash outside jobs.
+pub(crate) fn short_job(job: Option<&Job>) -> String {
+    job.map_or_else(|| "-".into(), |job| display::safe(&job.job_id, true).chars().take(SHORT_ID).collect())
+}
+
+/// `2 Build the crate`; a dash outside steps.
+pub(crate) fn step(step: Option<&Step>, escaped: bool) -> String {
+    step.map_or_else(
+        || "-".into(),
+        |step| {
+            let name = if step.name.is_empty() { &step.id } else { &step.name };
+            format!("{} {}", step.index, display::safe(name, escaped))
+        },
+    )
+}
+
+/// `cat[4711]`, or with the whole path `/usr/bin/cat[4711]`.
+pub(crate) fn process(event: &AuditEvent, whole_path: bool) -> String {
+    let Some(Process { pid, executable, .. }) = &event.process else { return "-".into() };
+    let executable =
+        if whole_path { executable } else { executable.rsplit('/').next().unwrap_or(executable) };
+    format!("{}[{pid}]", display::safe(executable, event.text_escaped))
+}
+
+/// How the job's identity is known, in words.
+pub(crate) fn assurance(assurance: Assurance) -> &'static str {
+    match assurance {
+        Assurance::Verified => "verified: confirmed with the CI provider",
+        Assurance::Observed => "observed: given by the runner to a process it started itself",
+        Assurance::Asserted => "asserted: from the environment alone, which the job could have chosen",
+        Assurance::Unspecified => "not stated",
+    }
+}
+
+fn job_finished(finished: &JobFinished) -> String {
+    format!(
+        "job finished after {}: {} processes, {} secret accesses, {} credential uses, {} connections, {} lookups",
+        time::duration(finished.duration_ns.into()),
+        finished.processes,
+        finished.secret_accesses,
+        finished.credential_uses,
+        finished.connections,
+        finished.dns_lookups
+    )
+}
+
+fn heartbeat(beat: &Heartbeat) -> String {
+    format!(
+        "agent alive: {} events captured, {} lost, {} bytes in the spool, {} jobs running",
+        beat.events_captured, beat.events_lost, beat.spool_bytes, beat.running_jobs
+    )
+}
+
+/// Text fields of one event.
+#[derive(Clone, Copy)]
+struct Text {
+    /// `AuditEvent.text_escaped`.
+    escaped: bool,
+}
+
+impl Text {
+    fn safe(self, text: &str) -> String {
+        display::safe(text, self.escaped)
+    }
+
+    fn list(self, items: &[String], separator: &str) -> String {
+        items.iter().map(|item| self.safe(item)).collect::<Vec<_>>().join(separator)
+    }
+
+    fn exec(self, exec: &ProcessExec) -> String {
+        let quoted = |argument: &String| {
+            let safe = self.safe(argument);
+            if safe.is_empty() || safe.contains([' ', '"', '\'']) {
+                format!("\"{}\"", safe.replace('"', "\\\""))
+            } else {
+                safe
+            }
+        };
+        let mut words: String = exec.argv.iter().map(quoted).collect::<Vec<_>>().join(" ");
+        if words.is_empty() {
+            words = self.safe(&exec.filename);
+        }
+        if exec.deleted {
+            words.push_str(" [file had no name]");
+        }
+        if !exec.credential_variables.is_empty() {
+            let names = self.list(&exec.credential_variables, ", ");
+            words = format!("{words} [with {names} in its environment]");
+        }
+        words
+    }
+
+    fn secret(self, access: &SecretAccess) -> String {
+        let did: Vec<_> = access
+            .operations()
+            .map(|operation| match operation {
+                Operation::Open => "opened",
+                Operation::Read => "read",
+                Operation::Write => "wrote",
+                Operation::Unspecified => "touched",
+            })
+            .collect();
+        let did = if did.is_empty() { "touched".to_owned() } else { did.join("+") };
+        format!("{did} {} ({})", self.safe(&access.secret), self.safe(&access.path))
+    }
+
+    fn credential(self, used: &CredentialUse) -> String {
+        let name = self.safe(&used.name);
+        let mut words = match used.kind() {
+            CredentialKind::Environment => format!("started with {name} in its environment"),
+            CredentialKind::Command => format!("ran {name}"),
+            CredentialKind::AgentSocket => format!("talked to {name}"),
+            CredentialKind::MetadataService => format!("asked {name}"),
+            CredentialKind::Argument => format!("passed {name} as an argument"),
+            CredentialKind::Unspecified => format!("used {name}"),
+        };
+        if !used.variables.is_empty() {
+            words = format!("{words}: {}", self.list(&used.variables, ", "));
+        }
+        if !used.target.is_empty() {
+            words = format!("{words} at {}", self.safe(&used.target));
+        }
+        words
+    }
+
+    fn connection(self, connection: &ConnectionOpened) -> String {
+        let protocol = match connection.protocol() {
+            Protocol::Tcp => "tcp".to_owned(),
+            Protocol::Udp => "udp".to_owned(),
+            Protocol::Other | Protocol::Unspecified => format!("ip protocol {}", connection.ip_protocol),
+        };
+        let address = self.safe(&connection.remote_address);
+        let address = if address.contains(':') { format!("[{address}]") } else { address };
+        let mut words = format!("{protocol} to {address}:{}", connection.remote_port);
+        if !connection.dns_names.is_empty() {
+            words = format!("{words} ({})", self.list(&connection.dns_names, ", "));
+        }
+        if connection.unconnected {
+            words.push_str(", datagrams");
+        }
+        words
+    }
+
+    fn lookup(self, lookup: &DnsLookup) -> String {
+        let mut words = format!("{} {}", self.safe(&lookup.r#type), self.safe(&lookup.name));
+        if !lookup.answers.is_empty() {
+            words = format!("{words} → {}", self.list(&lookup.answers, ", "));
+        } else if !lookup.response_code.is_empty() {
+            words = format!("{words} → {}", self.safe(&lookup.response_code));
+        }
+        if !lookup.resolver.is_empty() {
+            words = format!("{words} (from {})", self.safe(&lookup.resolver));
+        }
+        words
+    }
+
+    fn loss(self, loss: &Loss) -> String {
+        format!("{} events lost in {}: {}", loss.count, self.safe(&loss.stage), self.safe(&loss.reason))
+    }
+
+    fn coverage(self, coverage: &Coverage) -> String {
+        let served = coverage.hooks.iter().filter(|hook| hook.tier() != Tier::None).count();
+        let mut words = format!(
+            "agent {} on kernel {}: {served} of {} hooks",
+            self.safe(&coverage.agent_version),
+            self.safe(&coverage.kernel_release),
+            coverage.hooks.len()
+        );
+        if !coverage.gaps.is_empty() {
+            words = format!("{words}; not seen: {}", self.list(&coverage.gaps, " "));
+        }
+        words
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+use buildtrail_proto::v1::{HookCoverage, JobStarted};
+
+use super::*;
+
+const ESC: &str = "\u{1b}[2J\u{1b}]0;x\u{7}";
+
+fn event(body: Body) -> AuditEvent {
+    AuditEvent { body: Some(body), ..Default::default() }
+}
+
+fn strings(items: &[&str]) -> Vec<String> {
+    items.iter().map(|item| (*item).to_owned()).collect()
+}
+
+#[test]
+fn each_kind_is_told_in_one_line() {
+    let table = [
+        (Body::JobStarted(JobStarted::default()), "job started"),
+        (
+            Body::JobFinished(JobFinished {
+                duration_ns: 65_000_000_000,
+                processes: 3,
+                ..Default::default()
+            }),
+            "job finished after 1m05s: 3 processes, 0 secret accesses, 0 credential uses, 0 connections, 0 lookups",
+        ),
+        (
+            Body::ProcessExec(ProcessExec {
+                argv: strings(&["bash", "-c", "echo \"hi\" there", ""]),
+                credential_variables: strings(&["NPM_TOKEN"]),
+                ..Default::default()
+            }),
+            "bash -c \"echo \\\"hi\\\" there\" \"\" [with NPM_TOKEN in its environment]",
+        ),
+        (
+            Body::ProcessExec(ProcessExec { filename: "/x".into(), deleted: true, ..Default::default() }),
+            "/x [file had no name]",
+        ),
+        (
+            Body::SecretAccess(SecretAccess {
+                secret: "AWS shared credentials".into(),
+                path: "/root/.aws/credentials".into(),
+                operations: vec![Operation::Open.into(), Operation::Read.into()],
+                ..Default::default()
+            }),
+            "opened+read AWS shared credentials (/root/.aws/credentials)",
+        ),
+        (
+            Body::CredentialUse(CredentialUse {
+                kind: CredentialKind::AgentSocket.into(),
+                name: "ssh-agent".into(),
+                target: "/tmp/agent.1".into(),
+                ..Default::default()
+            }),
+            "talked to ssh-agent at /tmp/agent.1",
+        ),
+        (
+            Body::CredentialUse(CredentialUse {
+                kind: CredentialKind::Environment.into(),
+                name: "AWS keys".into(),
+                variables: strings(&["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]),
+                ..Default::default()
+            }),
+            "started with AWS keys in its environment: AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN",
+        ),
+        (
+            Body::ConnectionOpened(ConnectionOpened {
+                protocol: Protocol::Tcp.into(),
+                remote_address: "::1".into(),
+                remote_port: 443,
+                dns_names: strings(&["registry.test"]),
+                ..Default::default()
+            }),
+            "tcp to [::1]:443 (registry.test)",
+        ),
+        (
+            Body::DnsLookup(DnsLookup {
+                name: "registry.test".into(),
+                r#type: "A".into(),
+                answers: strings(&["127.0.0.1"]),
+                resolver: "127.0.0.53".into(),
+                ..Default::default()
+            }),
+            "A registry.test → 127.0.0.1 (from 127.0.0.53)",
+        ),
+        (
+            Body::Loss(Loss { stage: "spool".into(), reason: "queue full: dns.lookup".into(), count: 7 }),
+            "7 events lost in spool: queue full: dns.lookup",
+        ),
+        (
+            Body::Coverage(Coverage {
+                kernel_release: "6.18".into(),
+                agent_version: "0.1.0".into(),
+                hooks: vec![
+                    HookCoverage { tier: Tier::B.into(), ..Default::default() },
+                    HookCoverage { tier: Tier::None.into(), ..Default::default() },
+                ],
+                gaps: strings(&["Raw sockets are not seen."]),
+            }),
+            "agent 0.1.0 on kernel 6.18: 1 of 2 hooks; not seen: Raw sockets are not seen.",
+        ),
+    ];
+    for (body, expected) in table {
+        assert_eq!(what(&event(body)), expected);
+    }
+}
+
+#[test]
+fn hostile_text_in_any_field_stays_text() {
+    let hostile = format!("a{ESC}\nb\u{202e}");
+    let list = vec![hostile.clone()];
+    let bodies = [
+        Body::ProcessExec(ProcessExec {
+            filename: hostile.clone(),
+            argv: list.clone(),
+            credential_variables: list.clone(),
+            ..Default::default()
+        }),
+        Body::SecretAccess(SecretAccess {
+            secret: hostile.clone(),
+            path: hostile.clone(),
+            ..Default::default()
+        }),
+        Body::CredentialUse(CredentialUse {
+            name: hostile.clone(),
+            target: hostile.clone(),
+            variables: list.clone(),
+            ..Default::default()
+        }),
+        Body::ConnectionOpened(ConnectionOpened {
+            remote_address: hostile.clone(),
+            dns_names: list.clone(),
+            ..Default::default()
+        }),
+        Body::DnsLookup(DnsLookup {
+            name: hostile.clone(),
+            r#type: hostile.clone(),
+            answers: list.clone(),
+            resolver: hostile.clone(),
+            response_code: hostile.clone(),
+        }),
+        Body::Loss(Loss { stage: hostile.clone(), reason: hostile.clone(), count: 1 }),
+        Body::Coverage(Coverage {
+            kernel_release: hostile.clone(),
+            agent_version: hostile.clone(),
+            gaps: list,
+            ..Default::default()
+        }),
+    ];
+    for body in bodies {
+        let event = AuditEvent {
+            process: Some(Process { pid: 1, executable: hostile.clone(), ..Default::default() }),
+            step: Some(Step { name: hostile.clone(), ..Default::default() }),
+            job: Some(Job { job_id: hostile.clone(), ..Default::default() }),
+            ..event(body)
+        };
+        let shown = [
+            what(&event),
+            process(&event, true),
+            process(&event, false),
+            step(event.step.as_ref(), false),
+            short_job(event.job.as_ref()),
+        ];
+        for text in shown {
+            assert!(!text.contains(|c: char| c.is_control() || c == '\u{202e}'), "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn escapes_made_by_the_agent_are_not_escaped_again() {
+    let access = SecretAccess { secret: "key".into(), path: "/tmp/\\xff\\\\".into(), ..Default::default() };
+    let escaped = AuditEvent { text_escaped: true, ..event(Body::SecretAccess(access.clone())) };
+    assert_eq!(what(&escaped), "touched key (/tmp/\\xff\\\\)");
+    assert_eq!(what(&event(Body::SecretAccess(access))), "touched key (/tmp/\\\\xff\\\\\\\\)");
+}

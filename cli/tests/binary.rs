@@ -1,0 +1,345 @@
+//! The real `buildtrail` program against a collector of canned answers, over real mutual TLS.
+
+#![expect(clippy::unwrap_used, reason = "a test reports by panicking")]
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    pin::Pin,
+    process::{Command, Output, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use buildtrail_proto::{
+    Timestamp,
+    v1::{
+        Assurance, AuditEvent, EventFilter, GetJobRequest, GetJobResponse, HostVerification, Job, JobSummary,
+        ListEventsRequest, ListEventsResponse, ListJobsRequest, ListJobsResponse, Loss, Operation, Process,
+        SecretAccess, Step, StepSummary, TailRequest, VerifyRequest, VerifyResponse,
+        audit_event::Body,
+        query_server::{Query, QueryServer},
+    },
+};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::{net::TcpListener, runtime::Runtime};
+use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tonic::{
+    Request, Response, Status,
+    transport::{Certificate, Identity, Server, ServerTlsConfig},
+};
+
+const JOB: &str = "3f9a0c11d2e45566778899aabbccddee";
+
+#[derive(Default)]
+struct Canned {
+    asked: Mutex<Vec<EventFilter>>,
+    problems: Vec<String>,
+    incomplete: bool,
+}
+
+fn job() -> Job {
+    Job {
+        job_id: JOB.into(),
+        platform: "github-actions".into(),
+        repository: "acme/\u{1b}[31mwidgets".into(),
+        workflow: "ci\nX".into(),
+        run_id: "42".into(),
+        name: "build".into(),
+        actor: "mallory\u{202e}".into(),
+        assurance: Assurance::Observed.into(),
+        ..Default::default()
+    }
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp { seconds: 1_795_336_200 + seconds, nanos: 0 }
+}
+
+fn summary() -> JobSummary {
+    JobSummary {
+        job: Some(job()),
+        host_id: "host-1".into(),
+        first_event: Some(at(0)),
+        last_event: Some(at(65)),
+        finished: true,
+        counts: [("secret.access".to_owned(), 1), ("loss".to_owned(), 1)].into(),
+    }
+}
+
+fn events() -> Vec<AuditEvent> {
+    let step = Step { id: "__run_2".into(), index: 2, name: "Read the key".into() };
+    let process = Process { pid: 4711, executable: "/usr/bin/cat".into(), ..Default::default() };
+    let access = SecretAccess {
+        secret: "AWS shared credentials".into(),
+        path: "/root/\u{1b}]0;owned\u{7}/credentials".into(),
+        operations: vec![Operation::Read.into()],
+        ..Default::default()
+    };
+    let loss = Loss { stage: "spool".into(), reason: "queue full: dns.lookup".into(), count: 3 };
+    let event = AuditEvent { job: Some(job()), host_id: "host-1".into(), ..Default::default() };
+    vec![
+        AuditEvent {
+            time: Some(at(2)),
+            step: Some(step),
+            process: Some(process),
+            body: Some(Body::SecretAccess(access)),
+            ..event.clone()
+        },
+        AuditEvent { time: Some(at(3)), body: Some(Body::Loss(loss)), ..event },
+    ]
+}
+
+#[tonic::async_trait]
+impl Query for Canned {
+    async fn list_jobs(&self, _: Request<ListJobsRequest>) -> Result<Response<ListJobsResponse>, Status> {
+        Ok(Response::new(ListJobsResponse { jobs: vec![summary()] }))
+    }
+
+    async fn list_events(
+        &self,
+        request: Request<ListEventsRequest>,
+    ) -> Result<Response<ListEventsResponse>, Status> {
+        let request = request.into_inner();
+        let filter = request.filter.unwrap_or_default();
+        let wanted = |event: &AuditEvent| {
+            filter.kinds.is_empty() || filter.kinds.iter().any(|kind| kind == event.kind())
+        };
+        let mut events: Vec<_> = events().into_iter().filter(wanted).collect();
+        if filter.kinds.is_empty() {
+            events = events.into_iter().cycle().take(usize::try_from(request.limit).unwrap()).collect();
+        }
+        self.asked.lock().unwrap().push(filter);
+        Ok(Response::new(ListEventsResponse { events, more: true }))
+    }
+
+    type TailStream = Pin<Box<dyn Stream<Item = Result<AuditEvent, Status>> + Send>>;
+
+    async fn tail(&self, _: Request<TailRequest>) -> Result<Response<Self::TailStream>, Status> {
+        Ok(Response::new(Box::pin(tokio_stream::iter(events().into_iter().map(Ok)))))
+    }
+
+    async fn get_job(&self, request: Request<GetJobRequest>) -> Result<Response<GetJobResponse>, Status> {
+        if !JOB.starts_with(&request.into_inner().job_id) {
+            return Err(Status::not_found("no job has this id\u{1b}[31m"));
+        }
+        let step = events()[0].step.clone();
+        let counts = [("secret.access".to_owned(), 1)].into();
+        let steps = vec![StepSummary { step, first_event: Some(at(1)), last_event: Some(at(2)), counts }];
+        Ok(Response::new(GetJobResponse { summary: Some(summary()), steps, timeline: events(), more: false }))
+    }
+
+    async fn verify(&self, _: Request<VerifyRequest>) -> Result<Response<VerifyResponse>, Status> {
+        let statement = "runner-7: complete, 1234 events, 0 lost".into();
+        let host = HostVerification { complete: !self.incomplete, statement, ..Default::default() };
+        let problems = self.problems.clone();
+        Ok(Response::new(VerifyResponse { hosts: vec![host], problems, batches: 7, events: 1234 }))
+    }
+}
+
+/// A collector and a profile to reach it.
+struct Scene {
+    profile: tempfile::TempDir,
+    canned: Arc<Canned>,
+    _runtime: Runtime,
+}
+
+impl Scene {
+    fn new(canned: Canned) -> Self {
+        let profile = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let leaf = |name: &str| {
+            let key = KeyPair::generate().unwrap();
+            let certificate =
+                CertificateParams::new(vec![name.into()]).unwrap().signed_by(&key, &ca).unwrap();
+            (certificate.pem(), key.serialize_pem())
+        };
+        let (reader, reader_key) = leaf("reader.test");
+        let (server, server_key) = leaf("127.0.0.1");
+        let canned = Arc::new(canned);
+        let runtime = Runtime::new().unwrap();
+        let tls = ServerTlsConfig::new()
+            .identity(Identity::from_pem(server, server_key))
+            .client_ca_root(Certificate::from_pem(ca.pem()));
+        let address = runtime.block_on(serve(canned.clone(), tls));
+        for (name, text) in [
+            ("ca.pem", ca.pem()),
+            ("cert.pem", reader),
+            ("key.pem", reader_key),
+            ("collector", format!("# where to ask\nhttps://{address}\n")),
+        ] {
+            fs::write(profile.path().join(name), text).unwrap();
+        }
+        Self { profile, canned, _runtime: runtime }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        buildtrail(self.profile.path(), arguments).output().unwrap()
+    }
+
+    fn text(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(!text.contains(|c: char| (c.is_control() && c != '\n') || c == '\u{202e}'), "{text:?}");
+        text
+    }
+}
+
+async fn serve(canned: Arc<Canned>, tls: ServerTlsConfig) -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Server::builder().tls_config(tls).unwrap().add_service(QueryServer::from_arc(canned));
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    address
+}
+
+fn buildtrail(profile: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_buildtrail"));
+    command.env_clear().env("BUILDTRAIL_PROFILE", profile).args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// With `BLESS=1` in the environment the golden files are written anew: read the difference before committing it.
+#[test]
+fn tables_are_as_written_down_and_hostile_text_is_escaped() {
+    let scene = Scene::new(Canned::default());
+    let table: &[(&[&str], &str)] = &[
+        (&["jobs"], "jobs"),
+        (&["events", "--limit", "2"], "events"),
+        (&["tail"], "tail"),
+        (&["show", "3F9a0c"], "show"),
+        (&["verify"], "verify"),
+    ];
+    for (arguments, name) in table {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.txt"));
+        let shown = scene.text(arguments);
+        if std::env::var_os("BLESS").is_some() {
+            fs::write(&file, &shown).unwrap();
+        }
+        assert_eq!(shown, fs::read_to_string(&file).unwrap(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn json_is_one_document_per_line_and_holds_the_whole_text() {
+    let scene = Scene::new(Canned::default());
+    let json = |arguments: &[&str]| -> Vec<serde_json::Value> {
+        scene.text(arguments).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    assert_eq!(json(&["jobs", "--json"])[0]["job"]["actor"], "mallory\u{202e}");
+    let events = json(&["--json", "events", "--limit", "2"]);
+    assert_eq!(events.len(), 2);
+    assert_eq!(events[0]["secret_access"]["path"], "/root/\u{1b}]0;owned\u{7}/credentials");
+    assert_eq!(json(&["tail", "--json"]), events);
+    assert_eq!(json(&["show", "--json", JOB])[0]["summary"]["job"]["job_id"], JOB);
+    assert_eq!(json(&["verify", "--json"])[0]["events"], "1234");
+}
+
+#[test]
+fn filters_reach_the_collector() {
+    let scene = Scene::new(Canned::default());
+    scene.text(&[
+        "events",
+        "--job",
+        "3F9A",
+        "--kind",
+        "secret.access",
+        "--kind",
+        "dns.lookup",
+        "--host",
+        "host-1",
+        "--repository",
+        "acme/widgets",
+        "--since",
+        "2026-11-22T09:00:00Z",
+        "--until",
+        "1d",
+    ]);
+    let filter = scene.canned.asked.lock().unwrap().pop().unwrap();
+    assert_eq!(filter.job_id, "3f9a");
+    assert_eq!(filter.kinds, ["secret.access", "dns.lookup"]);
+    assert_eq!((filter.host_id.as_str(), filter.repository.as_str()), ("host-1", "acme/widgets"));
+    assert_eq!(filter.since, Some(Timestamp { seconds: 1_795_338_000, nanos: 0 }));
+    assert!(filter.until.is_some() && !filter.outside_jobs);
+    scene.text(&["events", "--outside-jobs"]);
+    assert!(scene.canned.asked.lock().unwrap().pop().unwrap().outside_jobs);
+}
+
+#[test]
+fn exit_codes_say_what_verify_found() {
+    let altered = Canned { problems: vec!["batch 3 was altered\u{1b}[31m".into()], ..Default::default() };
+    let incomplete = Canned { incomplete: true, ..Default::default() };
+    for (canned, code) in [(Canned::default(), 0), (altered, 3), (incomplete, 5)] {
+        let output = Scene::new(canned).run(&["verify"]);
+        assert_eq!(output.status.code(), Some(code));
+        assert!(!output.stdout.contains(&0x1b));
+    }
+    let nowhere = tempfile::tempdir().unwrap();
+    let missing = nowhere.path().join("missing");
+    let output =
+        buildtrail(nowhere.path(), &["verify", "--log", missing.to_str().unwrap()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    let output =
+        buildtrail(nowhere.path(), &["verify", "--log", nowhere.path().to_str().unwrap()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "an empty log is intact: {}", stderr(&output));
+}
+
+#[test]
+fn mistakes_are_explained_with_exit_code_1() {
+    let scene = Scene::new(Canned::default());
+    let empty = tempfile::tempdir().unwrap();
+    let at_nobody = ["--collector", "https://127.0.0.1:1"];
+    for (profile, arguments, expected) in [
+        (scene.profile.path(), vec!["events", "--kind", "secret.acess"], "did you mean secret.access?"),
+        (scene.profile.path(), vec!["events", "--since", "yesterday"], "2026-11-22T09:00:00Z"),
+        (scene.profile.path(), vec!["events", "--limit", "0"], "1..=10000"),
+        (scene.profile.path(), vec!["show", "xyz"], "1 to 32 hexadecimal digits"),
+        (scene.profile.path(), vec!["show", "ffff"], "not found: no job has this id\\u{1b}[31m"),
+        (
+            scene.profile.path(),
+            [&["jobs"], &at_nobody[..]].concat(),
+            "cannot reach the collector at https://127.0.0.1:1",
+        ),
+        (
+            scene.profile.path(),
+            vec!["jobs", "--collector", "http://127.0.0.1:1"],
+            "must be https://HOST:PORT",
+        ),
+        (empty.path(), vec!["jobs"], "say which collector to ask"),
+        (empty.path(), [&["jobs"], &at_nobody[..]].concat(), "ca.pem does not exist: give --profile DIR"),
+        (scene.profile.path(), vec!["frobnicate"], "unrecognized subcommand"),
+    ] {
+        let output = buildtrail(profile, &arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(stderr(&output).contains(expected), "{arguments:?}: {}", stderr(&output));
+        assert!(!output.stderr.contains(&0x1b));
+    }
+    assert_eq!(scene.run(&["--help"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let scene = Scene::new(Canned::default());
+    let mut child = buildtrail(scene.profile.path(), &["events", "--limit", "10000", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = thread::spawn(move || child.wait_with_output().unwrap()).join().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("panicked"));
+}
