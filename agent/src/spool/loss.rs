@@ -6,14 +6,14 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
 };
 
 use buildtrail_proto::{
     timestamp_from_unix_nanos,
     v1::{AuditEvent, Loss, audit_event::Body},
 };
-use nix::time::{ClockId, clock_gettime};
+
+use crate::clock::BootTime;
 
 /// `Loss.stage` of everything lost here.
 const STAGE: &str = "spool";
@@ -75,12 +75,10 @@ impl LossLedger {
 }
 
 fn loss_event(reason: Reason, kind: &str, count: u64) -> AuditEvent {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let nanos = i128::try_from(since_epoch.as_nanos()).unwrap_or_default();
-    let boot_time = clock_gettime(ClockId::CLOCK_BOOTTIME).map(std::time::Duration::from).unwrap_or_default();
+    let now = BootTime::now();
     AuditEvent {
-        time: Some(timestamp_from_unix_nanos(nanos)),
-        boot_time_ns: u64::try_from(boot_time.as_nanos()).unwrap_or_default(),
+        time: Some(timestamp_from_unix_nanos(now.to_unix_nanos())),
+        boot_time_ns: now.0,
         body: Some(Body::Loss(Loss {
             stage: STAGE.into(),
             reason: format!("{}: {kind}", reason.as_str()),

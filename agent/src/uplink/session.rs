@@ -50,6 +50,7 @@ impl From<Status> for Failure {
                 | Code::InvalidArgument
                 | Code::PermissionDenied
                 | Code::Unauthenticated
+                | Code::AlreadyExists
                 | Code::OutOfRange
                 | Code::Unimplemented
         );
