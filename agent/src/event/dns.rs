@@ -71,9 +71,9 @@ impl DnsTracker {
         self.take(|lookup| now.since(lookup.time) >= PATIENCE)
     }
 
-    /// Everything, oldest first.
-    pub fn flush(&mut self) -> Vec<Lookup> {
-        self.take(|_| true)
+    /// Questions of the processes that `chosen` names, oldest first, answered or not.
+    pub fn flush(&mut self, chosen: impl Fn(ProcessId) -> bool) -> Vec<Lookup> {
+        self.take(|lookup| chosen(lookup.process))
     }
 
     /// Whether a question waits.
@@ -90,7 +90,7 @@ impl DnsTracker {
         message: &Dns,
         packet: &Packet<'_>,
     ) -> Vec<Lookup> {
-        let given_up = if self.pending.len() >= MAX_PENDING { self.flush() } else { Vec::new() };
+        let given_up = if self.pending.len() >= MAX_PENDING { self.flush(|_| true) } else { Vec::new() };
         // A repetition of the same question keeps the first one's time.
         self.pending.entry(key).or_insert_with(|| Lookup {
             time,

@@ -127,10 +127,10 @@ impl Pipeline {
 
     /// Reports everything that still waits. Jobs whose runner has not ended stay open: they go on without the agent.
     pub fn finish(mut self, sensor: &Sensor) {
-        for access in self.accesses.flush() {
+        for access in self.accesses.flush(|_| true) {
             self.emit_access(&access);
         }
-        for lookup in self.lookups.flush() {
+        for lookup in self.lookups.flush(|_| true) {
             self.emit_lookup(lookup);
         }
         self.end_jobs(|_| true);
@@ -295,10 +295,12 @@ impl Pipeline {
             return;
         }
         // Whatever the dead left unfinished belongs before the end of their jobs.
-        for access in self.accesses.flush() {
+        let dead = |id: ProcessId| self.processes.live(id.pid).is_none_or(|process| process.id != id);
+        let (accesses, lookups) = (self.accesses.flush(dead), self.lookups.flush(dead));
+        for access in accesses {
             self.emit_access(&access);
         }
-        for lookup in self.lookups.flush() {
+        for lookup in lookups {
             self.emit_lookup(lookup);
         }
         for (runner, time) in ended {
