@@ -274,6 +274,22 @@ fn what_the_queue_cannot_take_is_counted_and_signed() {
 }
 
 #[test]
+fn a_clock_set_to_nonsense_costs_the_time_and_not_the_event() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = start(state.path(), &settings(), "boot-1");
+    for seconds in [-1, 1, i64::MAX] {
+        let time = Some(buildtrail_proto::Timestamp { seconds, nanos: 0 });
+        spool.handle().push(AuditEvent { time, ..secret("x") });
+    }
+    let mut outbox = spool.outbox();
+    let _ = spool.shutdown(PATIENCE);
+    let batches = opened(&mut outbox);
+    let kept: Vec<_> =
+        batches.iter().flat_map(|batch| &batch.events).map(|event| event.time.is_some()).collect();
+    assert_eq!(kept, [false, true, false]);
+}
+
+#[test]
 fn losses_in_the_kernel_stand_in_the_header_and_survive_a_restart() {
     let state = tempfile::tempdir().unwrap();
     for (boot, expected) in [("boot-1", 5), ("boot-1", 10), ("boot-2", 5)] {

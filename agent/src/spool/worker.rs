@@ -16,7 +16,10 @@ use buildtrail_evidence::{
     batch::{LossTotals, Sealer},
     id::BootId,
 };
-use buildtrail_proto::v1::{AuditEvent, audit_event::Body};
+use buildtrail_proto::{
+    Timestamp,
+    v1::{AuditEvent, audit_event::Body},
+};
 use prost::Message as _;
 use tokio::sync::watch;
 
@@ -34,6 +37,8 @@ pub(super) const LOSS_REPORT_WHEN_FULL: Duration = Duration::from_secs(30);
 const MAX_BATCH_BYTES: u64 = 1024 * 1024;
 /// Largest event that is kept, in encoded bytes.
 const MAX_EVENT_BYTES: u64 = 256 * 1024;
+/// In seconds since the epoch.
+const YEAR_2200: i64 = 7_258_118_400;
 /// Header, signature and framing of a batch, at most.
 const BATCH_OVERHEAD: u64 = 2048;
 /// Tags, lengths and the sequence number that sealing adds to an event, at most.
@@ -189,7 +194,9 @@ impl Worker {
         }
     }
 
-    fn take(&mut self, event: AuditEvent) {
+    fn take(&mut self, mut event: AuditEvent) {
+        // A clock set to nonsense must not make a batch that every collector refuses.
+        event.time = event.time.filter(is_plausible);
         let bytes = event.encoded_len() as u64 + self.event_overhead;
         if bytes > MAX_EVENT_BYTES {
             return self.shared.loss.count(Reason::TooLarge, event.kind(), 1);
@@ -322,11 +329,13 @@ impl Worker {
         self.publish.send_if_modified(|published| std::mem::replace(published, end) != end);
     }
 
-    /// Frees what the collector has. The position is written now and then only: losing it costs duplicates.
+    /// Frees what the collector has. The position is written now and then only, losing it costs duplicates;
+    /// a full spool cannot wait.
     fn handle_acknowledgements(&mut self, pause: Duration) {
         let acknowledged = self.shared.acknowledged.load(Ordering::Acquire);
-        let is_due =
-            self.position_written.elapsed() >= pause || acknowledged >= self.position + POSITION_BATCHES;
+        let is_due = self.room_for(self.planned_bytes()) != Room::Everything
+            || self.position_written.elapsed() >= pause
+            || acknowledged >= self.position + POSITION_BATCHES;
         if acknowledged <= self.position || !is_due {
             return;
         }
@@ -379,4 +388,9 @@ impl Worker {
         }
         self.handle_acknowledgements(Duration::ZERO);
     }
+}
+
+/// Within the bounds of `docs/formats/batch.md`.
+fn is_plausible(time: &Timestamp) -> bool {
+    (0..YEAR_2200).contains(&time.seconds) && (0..1_000_000_000).contains(&time.nanos)
 }
