@@ -28,11 +28,11 @@ echo FAKE-not-a-secret > "$HOME/vault/$name"
 cat "$HOME/vault/$name" > /dev/null
 long=$(printf 'L%.0s' {{1..4096}})
 /bin/true marked "$name" "$long" $'\x01\x02' ''
-cp /bin/true "$name"
-"./$name" run-by-hostile-name
+cp /bin/sleep "$name"
+"./$name" 0.31
 mkdir "directory $name"
 cd "directory $name"
-/bin/true in-hostile-directory
+sleep 0.32
 "#
     );
     let settings = Settings::new(directory.path(), &home).with(&format!(
@@ -53,10 +53,10 @@ cd "directory $name"
     assert_eq!(argv[2], HOSTILE_IN_EVENTS);
     assert!(event.text_escaped);
     assert!(argv.get(3).is_some_and(|long| long.len() == 4096) || event.truncated, "{argv:?}");
-    let (event, _) = exec_with(&events, "run-by-hostile-name");
+    let (event, _) = exec_with(&events, "0.31");
     let executable = &event.process.as_ref().unwrap().executable;
     assert!(executable.ends_with(&format!("/{HOSTILE_IN_EVENTS}")), "{executable:?}");
-    let (event, _) = exec_with(&events, "in-hostile-directory");
+    let (event, _) = exec_with(&events, "0.32");
     let Some(Body::ProcessExec(exec)) = &event.body else { unreachable!() };
     assert!(exec.working_directory.ends_with(&format!("directory {HOSTILE_IN_EVENTS}")), "{exec:?}");
     let path = format!("{}/{HOSTILE_IN_EVENTS}", vault.display());

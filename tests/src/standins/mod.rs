@@ -34,6 +34,8 @@ pub const REGISTRY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 10);
 pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// The address in the private `/etc/resolv.conf`.
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
+/// An address of the documentation prefix: without one that is not loopback, the resolver asks for no v6 addresses.
+const GLOBAL_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
 
 /// How long a peer may take to say something.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -76,6 +78,7 @@ pub fn serve(directory: &Path) -> Result<()> {
     enter_own_namespaces()?;
     ip(&["link", "set", "lo", "up"])?;
     ip(&["address", "add", &format!("{METADATA}/32"), "dev", "lo"])?;
+    ip(&["address", "add", &format!("{GLOBAL_V6}/128"), "dev", "lo", "nodad"])?;
     replace_resolver(directory)?;
 
     let tcp = [
