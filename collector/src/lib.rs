@@ -1,1 +1,21 @@
-//! Empty.
+//! The collector: receives signed batches, keeps them, answers questions about them.
+//!
+//! In: batches from hosts and questions from readers, both over mTLS. Out: acknowledgements of what is on disk, answers,
+//! and a log that anyone can verify.
+//!
+//! The way of a batch: [`tls`] (who is it?) → [`ingest`] (is it whole, signed, theirs?) → [`ledger`] (does it follow?
+//! append, fsync, acknowledge) → [`store`] (index it) → [`query`] (answer, tail). The log is the truth; the index is
+//! derived from it and can be deleted at any time.
+//! Must never acknowledge what is not on disk, let one peer disturb another, or speak without TLS.
+
+pub mod ca;
+pub mod config;
+pub mod health;
+pub mod server;
+
+mod ingest;
+mod ledger;
+mod peer;
+mod query;
+mod store;
+mod tls;

@@ -5,7 +5,10 @@
 
 use std::collections::HashMap;
 
-use buildtrail_proto::v1::{AuditEvent, BatchBody, BatchHeader, SignedBatch};
+use buildtrail_proto::{
+    Timestamp,
+    v1::{AuditEvent, BatchBody, BatchHeader, SignedBatch},
+};
 use prost::Message as _;
 
 use crate::{
@@ -18,6 +21,8 @@ use crate::{
 pub const SIGNATURE_CONTEXT: &[u8] = b"buildtrail batch v1\n";
 /// Most events in one batch.
 pub const MAX_EVENTS: usize = 65_536;
+/// Longest encoded event, in bytes.
+pub const MAX_EVENT_BYTES: usize = 256 * 1024;
 /// Longest encoded header, in bytes.
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Longest agent version, in bytes.
@@ -226,7 +231,8 @@ pub fn decode_header(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
 fn decode_body(body: &[u8], header: &BatchHeader) -> Result<Vec<AuditEvent>, BatchError> {
     let expected = header.last_sequence - header.first_sequence + 1;
     // A two-byte empty event becomes hundreds of bytes in memory: count before decoding.
-    let found = count_encoded_events(body).ok_or(BatchError::Body("it holds something other than events"))?;
+    let found = count_encoded_events(body)
+        .ok_or(BatchError::Body("it holds something other than events of at most 256 KiB each"))?;
     if found != expected {
         return Err(BatchError::Body("it holds another number of events than the header says"));
     }
@@ -234,7 +240,8 @@ fn decode_body(body: &[u8], header: &BatchHeader) -> Result<Vec<AuditEvent>, Bat
     Ok(body.events)
 }
 
-/// How many events an encoded body holds; `None` when it is anything but a row of length-delimited field 1.
+/// How many events an encoded body holds; `None` when it is anything but a row of length-delimited field 1, each
+/// within its bound.
 fn count_encoded_events(mut body: &[u8]) -> Option<u64> {
     const EVENTS_TAG: u8 = 0x0a;
     let mut count = 0;
@@ -244,6 +251,9 @@ fn count_encoded_events(mut body: &[u8]) -> Option<u64> {
         }
         body = rest;
         let length = prost::decode_length_delimiter(&mut body).ok()?;
+        if length > MAX_EVENT_BYTES {
+            return None;
+        }
         body = body.get(length..)?;
         count += 1;
     }
@@ -262,8 +272,17 @@ fn check_events(events: &[AuditEvent], header: &BatchHeader) -> Result<(), Batch
         if event.sequence != sequence {
             return error("its sequence number is out of order");
         }
+        if !event.time.as_ref().is_none_or(is_valid_time) {
+            return error("its time is not within 1970 to 2200");
+        }
     }
     if count_kinds(events) == header.counts { Ok(()) } else { Err(BatchError::Counts) }
+}
+
+/// Within bounds that every reader (64-bit nanoseconds, RFC 3339) can take.
+fn is_valid_time(time: &Timestamp) -> bool {
+    const YEAR_2200: i64 = 7_258_118_400;
+    (0..YEAR_2200).contains(&time.seconds) && (0..1_000_000_000).contains(&time.nanos)
 }
 
 fn count_kinds(events: &[AuditEvent]) -> HashMap<String, u64> {

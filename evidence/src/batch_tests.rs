@@ -82,6 +82,14 @@ fn a_signed_lie_about_the_events_is_refused() {
         of(|_, body| body.events[1].sequence = 1),
         BatchError::Event { position: 1, what: "its sequence number is out of order" }
     );
+    assert_eq!(
+        of(|_, body| body.events[0].time = Some(Timestamp { seconds: i64::MAX, nanos: 0 })),
+        BatchError::Event { position: 0, what: "its time is not within 1970 to 2200" }
+    );
+    assert!(matches!(
+        of(|_, body| body.events[0].boot_id = "b".repeat(MAX_EVENT_BYTES)),
+        BatchError::Body(_)
+    ));
     assert_eq!(of(|header, _| header.counts.clear()), BatchError::Counts);
     assert!(matches!(of(|_, body| body.events.truncate(1)), BatchError::Body(_)));
     assert!(matches!(of(|header, _| header.number = 0), BatchError::Header(_)));

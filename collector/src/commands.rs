@@ -1,0 +1,137 @@
+//! The commands of the program: each calls the library and says what it did.
+
+use std::{
+    fs, io,
+    io::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use buildtrail_collector::{
+    ca,
+    config::{Config, DOCUMENTED},
+    server,
+};
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The central collector of Buildtrail: keeps the signed audit trail of build machines and answers questions about it.
+///
+/// Diagnostics go to standard error; the variable `BUILDTRAIL_LOG` sets their level (error, warn, info, debug). Exit status: 0 stopped
+/// as asked or done, 1 an error that the last line names, 2 wrong arguments.
+#[derive(Debug, Parser)]
+#[command(name = "buildtrail-collector", version)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Receive batches and answer questions until SIGTERM or SIGINT.
+    Serve {
+        /// Settings file; without it the defaults that `config` prints.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Write the address that is listened on to FILE once it is ready.
+        #[arg(long, value_name = "FILE")]
+        address_file: Option<PathBuf>,
+    },
+    /// Print the settings file with every key, its meaning and its default.
+    Config,
+    /// Make certificates: an authority, and what it issues to hosts and readers.
+    #[command(subcommand)]
+    Ca(Ca),
+}
+
+#[derive(Debug, Subcommand)]
+enum Ca {
+    /// Make a private authority and the collector's own certificate in DIR.
+    ///
+    /// Writes ca.pem, ca-key.pem (keep it offline), cert.pem and key.pem; [tls] in the settings names ca.pem, cert.pem
+    /// and key.pem. Never overwrites anything.
+    Init {
+        /// Directory to write to.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// DNS names or IP addresses by which hosts and readers reach the collector.
+        #[arg(long, value_name = "DNS_OR_IP", value_delimiter = ',', required = true)]
+        name: Vec<String>,
+    },
+    /// Issue a build host's certificate; its key also signs the host's batches. Prints the host id.
+    Host(Issue),
+    /// Issue the certificate of a person or program that may ask the collector.
+    Reader(Issue),
+}
+
+#[derive(Debug, clap::Args)]
+struct Issue {
+    /// Directory of the authority (see `ca init`).
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Name of the host or reader.
+    #[arg(long, value_name = "NAME")]
+    name: String,
+    /// Directory for ca.pem, cert.pem and key.pem. Nothing is overwritten.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(arguments: Arguments) -> Result<()> {
+    match arguments.command {
+        Command::Serve { config, address_file } => serve(config.as_deref(), address_file.as_deref()),
+        Command::Config => say(DOCUMENTED.trim_end()),
+        Command::Ca(Ca::Init { dir, name }) => {
+            ca::init(&dir, &name)?;
+            say(&format!("made an authority and the collector's certificate in {}", dir.display()))
+        }
+        Command::Ca(Ca::Host(Issue { dir, name, out })) => {
+            let id = ca::issue_host(&dir, &name, &out)?;
+            say(&format!("issued to {}: host {name}, id {id}", out.display()))
+        }
+        Command::Ca(Ca::Reader(Issue { dir, name, out })) => {
+            ca::issue_reader(&dir, &name, &out)?;
+            say(&format!("issued to {}: reader {name}", out.display()))
+        }
+    }
+}
+
+fn say(line: &str) -> Result<()> {
+    writeln!(io::stdout(), "{line}").context("cannot write to standard output")
+}
+
+fn serve(config: Option<&Path>, address_file: Option<&Path>) -> Result<()> {
+    let config = Config::load(config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+        let mut running = server::start(config).await?;
+        if let Some(file) = address_file {
+            write_address(file, running.address())?;
+        }
+        say(&format!("listening on {}", running.address()))?;
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+            failed = running.failed() => return Ok(failed?),
+        }
+        Ok(running.stop().await?)
+    })
+}
+
+/// Whoever waits for the file never sees half of it.
+fn write_address(file: &Path, address: SocketAddr) -> Result<()> {
+    let mut unfinished = file.as_os_str().to_owned();
+    unfinished.push(".new");
+    let write = || {
+        fs::write(&unfinished, format!("{address}\n"))?;
+        fs::rename(&unfinished, file)
+    };
+    write().with_context(|| format!("cannot write the address file {}", file.display()))
+}

@@ -1,0 +1,192 @@
+//! The collector's settings: one TOML file, every key documented in `collector.toml` beside this file, all defaulted.
+//!
+//! In: a path, or text. Out: a [`Config`] whose values are within their bounds, or an error that names file, line, key
+//! and what would be right. Must never touch the files that the settings name.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use buildtrail_settings::{Invalid, SettingsError};
+use serde::Deserialize;
+
+/// The documented default settings file.
+pub const DOCUMENTED: &str = include_str!("collector.toml");
+
+/// All settings of the collector.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address and port to listen on.
+    pub listen: SocketAddr,
+    /// Directory for the log and its index; absolute.
+    pub data_directory: PathBuf,
+    /// `[tls]`
+    pub tls: Tls,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// `[tls]`: PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// The authority of hosts and readers.
+    pub ca: PathBuf,
+    /// The collector's certificate, intermediates after it.
+    pub certificate: PathBuf,
+    /// The collector's private key, PKCS#8.
+    pub private_key: PathBuf,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Largest batch, in bytes; 64 KiB to 15 MiB.
+    pub max_batch_bytes: usize,
+    /// Most connections at a time; 1 to 65536.
+    pub max_connections: usize,
+    /// Most live tails at a time; 0 to 4096.
+    pub max_tails: usize,
+    /// Longest time for answering one question, in seconds; 1 to 3600.
+    pub query_seconds: u64,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Bytes after which a log file is closed; 1 MiB to 1 GiB.
+    pub segment_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7443)),
+            data_directory: "/var/lib/buildtrail-collector".into(),
+            tls: Tls::default(),
+            limits: Limits::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self::in_directory(Path::new("/etc/buildtrail-collector"))
+    }
+}
+
+impl Tls {
+    /// The files that `buildtrail-collector ca init --dir DIRECTORY` makes.
+    #[must_use]
+    pub fn in_directory(directory: &Path) -> Self {
+        Self {
+            ca: directory.join("ca.pem"),
+            certificate: directory.join("cert.pem"),
+            private_key: directory.join("key.pem"),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_batch_bytes: 8 << 20, max_connections: 1024, max_tails: 64, query_seconds: 30 }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 20 }
+    }
+}
+
+impl Config {
+    /// Reads a settings file; without one, the defaults.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not TOML, or a key or value is wrong.
+    pub fn load(path: Option<&Path>) -> Result<Self, SettingsError> {
+        path.map_or_else(|| Ok(Self::default()), |path| buildtrail_settings::load_checked(path, Self::check))
+    }
+
+    /// Directory of the log.
+    #[must_use]
+    pub fn log_directory(&self) -> PathBuf {
+        self.data_directory.join("log")
+    }
+
+    /// File of the index.
+    #[must_use]
+    pub fn index_file(&self) -> PathBuf {
+        self.data_directory.join("index.sqlite")
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        let ensure = |good: bool, key: &str, problem: &str| {
+            if good { Ok(()) } else { Err(Invalid::new(key, problem)) }
+        };
+        let limits = &self.limits;
+        ensure(self.data_directory.is_absolute(), "data_directory", "it must be an absolute path")?;
+        ensure(
+            (64 << 10..=15 << 20).contains(&limits.max_batch_bytes),
+            "limits.max_batch_bytes",
+            "it must be from 65536 to 15728640 (64 KiB to 15 MiB)",
+        )?;
+        ensure(
+            (1..=65_536).contains(&limits.max_connections),
+            "limits.max_connections",
+            "it must be from 1 to 65536",
+        )?;
+        ensure(limits.max_tails <= 4096, "limits.max_tails", "it must be from 0 to 4096")?;
+        ensure(
+            (1..=3600).contains(&limits.query_seconds),
+            "limits.query_seconds",
+            "it must be from 1 to 3600",
+        )?;
+        ensure(
+            (1 << 20..=1 << 30).contains(&self.log.segment_bytes),
+            "log.segment_bytes",
+            "it must be from 1048576 to 1073741824 (1 MiB to 1 GiB)",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, SettingsError> {
+        buildtrail_settings::parse_checked(text, Path::new("collector.toml"), Config::check)
+    }
+
+    #[test]
+    fn the_documented_file_holds_the_defaults_and_every_key() {
+        assert_eq!(parse(DOCUMENTED).unwrap(), Config::default());
+        let keys = DOCUMENTED.lines().filter(|line| line.contains(" = ")).count();
+        assert_eq!(keys, 10, "a key was added without documenting it, or the other way round");
+    }
+
+    #[test]
+    fn wrong_keys_and_values_name_line_and_nearest_key() {
+        let error = parse("[limits]\nmax_conections = 3\n").unwrap_err().to_string();
+        assert!(error.contains("collector.toml:2") && error.contains("max_connections"), "{error}");
+        for (text, key) in [
+            ("data_directory = 'x'", "data_directory"),
+            ("[limits]\nmax_batch_bytes = 1", "max_batch_bytes"),
+            ("[limits]\nmax_connections = 0", "max_connections"),
+            ("[limits]\nmax_tails = 5000", "max_tails"),
+            ("[limits]\nquery_seconds = 0", "query_seconds"),
+            ("[log]\nsegment_bytes = 5", "segment_bytes"),
+            ("listen = 'localhost'", "listen"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The ledger: the log as the truth, and the order of each host's batches.
+//!
+//! In: opened batches from all streams. Out: an answer for each once it is on disk, and what was stored, for the index.
+//! One thread writes; what waits is written and synced as one group, however many hosts it came from.
+//! Must never answer before the sync, nor store a batch that does not follow its host's chain.
+
+mod writer;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use buildtrail_evidence::{
+    batch::OpenedBatch,
+    chain::{Chain, ChainError},
+    id::HostId,
+    key::HostPublicKey,
+    log::HostRecord,
+    records::{RecordIndex, RecordLog},
+};
+use buildtrail_proto::v1::SignedBatch;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use writer::Writer;
+
+use crate::{health::Health, peer::Host, store::Reader};
+
+/// Batches that wait for the writer, over all streams.
+const QUEUE: usize = 256;
+/// Groups that wait for the index; a slow index slows down ingest rather than filling memory.
+pub(crate) const INDEX_QUEUE: usize = 64;
+
+/// What the log holds, decoded: for the index.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) record: RecordIndex,
+    pub(crate) entry: ItemEntry,
+}
+
+#[derive(Debug)]
+pub(crate) enum ItemEntry {
+    Host(HostRecord),
+    Batch(OpenedBatch),
+}
+
+/// Why a batch was not stored.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum LedgerError {
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    #[error(
+        "this host id is known here with another key; a new key needs a new host id: issue a new certificate"
+    )]
+    ForeignKey,
+    #[error("the collector cannot store batches now ({0}); keep them and try again later")]
+    Disk(String),
+    #[error("the collector is stopping; keep the batches and try again later")]
+    Stopping,
+}
+
+/// What became of a batch that needs no further action of its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    Stored,
+    KnownAlready,
+}
+
+pub(crate) type Answer = Result<Kept, LedgerError>;
+
+/// A host as the writer knows it.
+#[derive(Debug)]
+pub(crate) struct KnownHost {
+    pub(crate) key: HostPublicKey,
+    pub(crate) chain: Chain,
+}
+
+/// All hosts in the log, and whether some of the log was lost.
+#[derive(Debug, Default)]
+pub(crate) struct KnownHosts {
+    pub(crate) hosts: HashMap<HostId, KnownHost>,
+    /// Records were lost here: a host that seems new may have had batches before.
+    pub(crate) damaged: bool,
+}
+
+struct Submission {
+    host: Arc<Host>,
+    signed: SignedBatch,
+    opened: OpenedBatch,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// Where streams hand in their batches. Clones share one writer; it ends when the last clone is gone.
+#[derive(Debug, Clone)]
+pub(crate) struct Ledger {
+    sender: mpsc::Sender<Submission>,
+    durable_end: Arc<AtomicU64>,
+}
+
+impl Ledger {
+    /// Starts the writer on a blocking thread. `indexed` receives what was stored, in the order of the log; `lookup`
+    /// answers questions about batches too old for memory. The writer's result is an error when the log failed.
+    pub(crate) fn start(
+        log: RecordLog,
+        known: KnownHosts,
+        lookup: Reader,
+        indexed: mpsc::Sender<Vec<Item>>,
+        health: Arc<Health>,
+    ) -> (Self, JoinHandle<Result<(), LedgerError>>) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let durable_end = Arc::new(AtomicU64::new(log.durable_end().0));
+        let writer = Writer { log, known, lookup, indexed, health, durable_end: durable_end.clone() };
+        let writing = tokio::task::spawn_blocking(move || writer.run(receiver));
+        (Self { sender, durable_end }, writing)
+    }
+
+    /// Hands in a batch; the answer comes when it is on disk or refused. Waits while the queue is full.
+    pub(crate) async fn submit(
+        &self,
+        host: Arc<Host>,
+        signed: SignedBatch,
+        opened: OpenedBatch,
+    ) -> oneshot::Receiver<Answer> {
+        let (answer, receiver) = oneshot::channel();
+        // When the writer is gone the sender of the answer is dropped, which the receiver sees.
+        let _ = self.sender.send(Submission { host, signed, opened, answer }).await;
+        receiver
+    }
+
+    /// Every record before this one is on disk.
+    pub(crate) fn durable_end(&self) -> RecordIndex {
+        RecordIndex(self.durable_end.load(Ordering::Acquire))
+    }
+}

@@ -1,0 +1,282 @@
+//! Starting and stopping the collector: the parts put together.
+//!
+//! In: a [`Config`]. Out: a [`Running`] collector. When the log or the index can no longer be written it stops by
+//! itself with the reason, so that a supervisor starts it anew and the files are checked.
+
+use std::{io, net::SocketAddr, os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc, time::Duration};
+
+use buildtrail_evidence::records::{Limits, RecordLog, RecordsError, Recovery};
+use buildtrail_proto::v1::{ingest_server::IngestServer, query_server::QueryServer};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, Semaphore, broadcast, mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Server, server::Router};
+
+use crate::{
+    config::Config,
+    health::Health,
+    ingest,
+    ledger::{INDEX_QUEUE, Ledger},
+    query,
+    store::{Reader, Store, run_indexer},
+    tls,
+};
+pub use crate::{store::StoreError, tls::TlsError};
+
+/// How long open streams may take to end at a stop.
+const GRACE: Duration = Duration::from_secs(5);
+/// Live events that a tail may lag behind.
+const LIVE_EVENTS: usize = 4096;
+/// A peer that does not answer for this long, twice, is gone.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+const STREAMS_PER_CONNECTION: u32 = 16;
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// What a question may hold.
+const MAX_QUESTION_BYTES: usize = 64 << 10;
+/// What the protobuf framing of a batch adds at most.
+const BATCH_FRAMING: usize = 1 << 10;
+
+/// The collector could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Certificates or keys.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The data directory could not be made.
+    #[error("cannot make the data directory {}: {source}; see data_directory in the settings", path.display())]
+    DataDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] RecordsError),
+    /// The index.
+    #[error(transparent)]
+    Index(#[from] StoreError),
+    /// The address.
+    #[error("cannot listen on {address}: {source}; choose another one with `listen` in the settings")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Serving broke off.
+    #[error("the collector had to stop: {0}")]
+    Stopped(String),
+}
+
+/// A collector that serves. Dropping it leaves it running until the runtime ends; [`Running::stop`] stops it.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    health: Arc<Health>,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Running {
+    /// The address it listens on, with the real port.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its counters.
+    #[must_use]
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Ends all streams, waits for what was handed in to be stored and indexed, and closes everything.
+    ///
+    /// # Errors
+    /// It had already stopped because of an error.
+    pub async fn stop(self) -> Result<(), ServeError> {
+        self.stop.send_replace(true);
+        joined(self.serving.await)
+    }
+
+    /// Waits until it stops by itself, which is always an error. Cancel safe: it goes on when this is dropped.
+    ///
+    /// # Errors
+    /// Why it stopped.
+    pub async fn failed(&mut self) -> Result<(), ServeError> {
+        joined((&mut self.serving).await)
+    }
+}
+
+fn joined(served: Result<Result<(), ServeError>, tokio::task::JoinError>) -> Result<(), ServeError> {
+    served.unwrap_or_else(|error| Err(ServeError::Stopped(error.to_string())))
+}
+
+/// Starts a collector: repairs the log, brings the index up to it, listens.
+///
+/// # Errors
+/// What is missing or broken, and what to do about it.
+pub async fn start(config: Config) -> Result<Running, ServeError> {
+    let acceptor = tls::acceptor(&config.tls)?;
+    let (log, store) = open_data(&config).await?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|source| ServeError::Listen { address: config.listen, source })?;
+    let address =
+        listener.local_addr().map_err(|source| ServeError::Listen { address: config.listen, source })?;
+
+    let health = Arc::new(Health::default());
+    let (stop, stopping) = watch::channel(false);
+    let workers = Workers::start(log, store, health.clone())?;
+    let connections = tls::accept(listener, acceptor, config.limits.max_connections, health.clone());
+    let router = router(&config, &workers, &health, &stopping);
+    let serving = tokio::spawn(serve(router, connections, workers.background, stop.clone(), health.clone()));
+    tracing::info!(%address, data_directory = %config.data_directory.display(), "listening");
+    Ok(Running { address, health, stop, serving })
+}
+
+async fn open_data(config: &Config) -> Result<(RecordLog, Store), ServeError> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_directory);
+    made.map_err(|source| ServeError::DataDirectory { path: config.data_directory.clone(), source })?;
+    let (log_directory, index_file) = (config.log_directory(), config.index_file());
+    let limits = Limits { segment_bytes: config.log.segment_bytes, ..Limits::default() };
+    let opened = tokio::task::spawn_blocking(move || {
+        let (log, recovery) = RecordLog::open(&log_directory, limits)?;
+        report(&recovery);
+        let mut store = Store::open(&index_file)?;
+        let indexed = store.catch_up(&log, !recovery.is_clean())?;
+        tracing::info!(records = log.end().0, newly_indexed = indexed, "log opened");
+        Ok::<_, ServeError>((log, store))
+    });
+    opened.await.unwrap_or_else(|error| Err(ServeError::Stopped(error.to_string())))
+}
+
+fn report(recovery: &Recovery) {
+    if let Some(torn) = &recovery.torn_tail {
+        let (file, offset, bytes) = (torn.segment.display(), torn.offset, torn.bytes);
+        tracing::warn!(%file, offset, bytes, "the log ended in an unfinished record, which was cut off");
+    }
+    for range in &recovery.quarantined {
+        tracing::error!(%range, "the log is damaged");
+    }
+}
+
+/// The threads that write, and how to reach them.
+struct Workers {
+    ledger: Ledger,
+    live: broadcast::Sender<Arc<buildtrail_proto::v1::AuditEvent>>,
+    reader: Reader,
+    background: Background,
+}
+
+/// What runs until everything is stored.
+struct Background {
+    failures: mpsc::UnboundedReceiver<String>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Workers {
+    fn start(log: RecordLog, store: Store, health: Arc<Health>) -> Result<Self, StoreError> {
+        let known = store.known_hosts()?;
+        let reader = store.reader();
+        let (live, _) = broadcast::channel(LIVE_EVENTS);
+        let (stored, to_index) = mpsc::channel(INDEX_QUEUE);
+        let (failed, failures) = mpsc::unbounded_channel();
+
+        let (ledger, writing) = Ledger::start(log, known, reader.clone(), stored, health);
+        let log_failed = failed.clone();
+        let writing = tokio::spawn(async move {
+            let outcome = writing.await.map_err(|error| error.to_string());
+            if let Err(error) = outcome.and_then(|written| written.map_err(|error| error.to_string())) {
+                let _ = log_failed.send(error);
+            }
+        });
+        let publisher = live.clone();
+        let indexing = tokio::spawn(async move {
+            let indexing = tokio::task::spawn_blocking(move || run_indexer(store, to_index, &publisher));
+            let outcome = indexing.await.map_err(|error| error.to_string());
+            if let Err(error) = outcome.and_then(|indexed| indexed.map_err(|error| error.to_string())) {
+                let _ = failed.send(error);
+            }
+        });
+        Ok(Self { ledger, live, reader, background: Background { failures, tasks: [writing, indexing] } })
+    }
+}
+
+fn router(
+    config: &Config,
+    workers: &Workers,
+    health: &Arc<Health>,
+    stopping: &watch::Receiver<bool>,
+) -> Router {
+    let ingest = ingest::Service {
+        ledger: workers.ledger.clone(),
+        health: health.clone(),
+        stopping: stopping.clone(),
+    };
+    let query = query::Service {
+        reader: workers.reader.clone(),
+        limit: Duration::from_secs(config.limits.query_seconds),
+        live: workers.live.clone(),
+        tails: Arc::new(Semaphore::new(config.limits.max_tails)),
+        ledger: workers.ledger.clone(),
+        log_directory: config.log_directory(),
+        verifying: Mutex::new(()),
+        health: health.clone(),
+        stopping: stopping.clone(),
+    };
+    let max_message = config.limits.max_batch_bytes + BATCH_FRAMING;
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .add_service(IngestServer::new(ingest).max_decoding_message_size(max_message))
+        .add_service(QueryServer::new(query).max_decoding_message_size(MAX_QUESTION_BYTES))
+}
+
+async fn serve(
+    router: Router,
+    connections: mpsc::Receiver<io::Result<tls::Connection>>,
+    mut background: Background,
+    stop: watch::Sender<bool>,
+    health: Arc<Health>,
+) -> Result<(), ServeError> {
+    let mut stopping = stop.subscribe();
+    let stopped = async move {
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    };
+    let mut serving =
+        tokio::spawn(router.serve_with_incoming_shutdown(ReceiverStream::new(connections), stopped));
+    let mut asked = stop.subscribe();
+    let failure = tokio::select! {
+        _ = asked.wait_for(|stopping| *stopping) => None,
+        failure = background.failures.recv() => failure,
+        ended = &mut serving => match ended {
+            // The stop may reach the serving before it reaches us.
+            Ok(Ok(())) if *stop.borrow() => None,
+            Ok(Ok(())) => Some("no more connections can be accepted".to_owned()),
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        },
+    };
+    stop.send_replace(true);
+    if !serving.is_finished() && timeout(GRACE, &mut serving).await.is_err() {
+        tracing::warn!("some streams did not end in time and are cut off");
+        serving.abort();
+    }
+    for task in background.tasks {
+        if timeout(GRACE, task).await.is_err() {
+            tracing::warn!("not everything was indexed in time; the next start goes on from here");
+        }
+    }
+    health.log_totals();
+    failure.map_or(Ok(()), |failure| Err(ServeError::Stopped(failure)))
+}
