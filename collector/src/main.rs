@@ -2,7 +2,10 @@
 
 mod commands;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
@@ -10,7 +13,11 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     let command = commands::Arguments::parse();
     let filter = EnvFilter::try_from_env("BUILDTRAIL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
     match commands::run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

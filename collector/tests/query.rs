@@ -10,7 +10,7 @@ use buildtrail_collector::{health::Refusal, server};
 use buildtrail_proto::{
     timestamp_from_unix_nanos,
     v1::{
-        AuditEvent, EventFilter, GetJobRequest, ListEventsRequest, ListJobsRequest, SecretAccess,
+        AuditEvent, EventFilter, GetJobRequest, JobStarted, ListEventsRequest, ListJobsRequest, SecretAccess,
         TailRequest, audit_event::Body,
     },
 };
@@ -24,7 +24,7 @@ const TWO: &str = "0aab0000000000000000000000000002";
 fn history() -> Vec<Vec<AuditEvent>> {
     vec![
         vec![
-            in_job(ONE, "widgets", 0, at(1, Body::JobStarted(Default::default()))),
+            in_job(ONE, "widgets", 0, at(1, Body::JobStarted(JobStarted::default()))),
             in_job(ONE, "widgets", 1, exec(2)),
             in_job(TWO, "gadgets", 1, exec(3)),
             in_job(ONE, "widgets", 1, secret(4)),

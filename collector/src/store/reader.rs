@@ -202,6 +202,11 @@ pub(crate) enum Resolved {
 }
 
 impl Asked {
+    #[cfg(test)]
+    pub(super) fn raw(&self) -> &Connection {
+        &self.connection
+    }
+
     /// The job with this id, else the only one whose id begins with it.
     pub(crate) fn resolve(&self, prefix: &str) -> Result<Resolved, StoreError> {
         let mut found = self.jobs_named("job_id = ?1", prefix)?;
