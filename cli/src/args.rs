@@ -31,11 +31,11 @@ Profile:
   $XDG_CONFIG_HOME/buildtrail or ~/.config/buildtrail. Single flags and variables come before the profile's files.
 
 Exit codes:
-  0  done; verify: intact and complete
+  0  done; verify: intact and complete, nothing lost
   1  wrong usage, or the collector cannot be asked
   3  verify: the log was altered or is damaged
   4  verify: the log cannot be read
-  5  verify: intact, but events are missing
+  5  verify: intact, but events are missing, or hosts report that they lost some
 
 Examples:
   buildtrail jobs --repository acme/widgets --since 1d
@@ -47,11 +47,11 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(name = "buildtrail", version, after_help = AFTER_HELP, max_term_width = 110)]
 pub(crate) struct Cli {
-    #[command(flatten)]
-    pub(crate) connection: Connection,
     /// Print JSON: one document per line (`show` and `verify`: one document)
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -63,7 +63,7 @@ pub(crate) struct Connection {
     /// The collector's URL, https://HOST:PORT
     #[arg(long, global = true, env = "BUILDTRAIL_COLLECTOR", value_name = "URL")]
     pub(crate) collector: Option<String>,
-    /// Directory with ca.pem, cert.pem, key.pem and `collector` (see below)
+    /// Directory with ca.pem, cert.pem, key.pem and `collector`; see `buildtrail --help`
     #[arg(long, global = true, env = "BUILDTRAIL_PROFILE", value_name = "DIR")]
     pub(crate) profile: Option<PathBuf>,
     /// PEM file of the authority that signed the collector's certificate

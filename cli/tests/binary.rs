@@ -37,6 +37,7 @@ struct Canned {
     asked: Mutex<Vec<EventFilter>>,
     problems: Vec<String>,
     incomplete: bool,
+    lost: u64,
 }
 
 fn job() -> Job {
@@ -132,7 +133,8 @@ impl Query for Canned {
 
     async fn verify(&self, _: Request<VerifyRequest>) -> Result<Response<VerifyResponse>, Status> {
         let statement = "runner-7: complete, 1234 events, 0 lost".into();
-        let host = HostVerification { complete: !self.incomplete, statement, ..Default::default() };
+        let host =
+            HostVerification { complete: !self.incomplete, lost: self.lost, statement, ..Default::default() };
         let problems = self.problems.clone();
         Ok(Response::new(VerifyResponse { hosts: vec![host], problems, batches: 7, events: 1234 }))
     }
@@ -282,7 +284,8 @@ fn filters_reach_the_collector() {
 fn exit_codes_say_what_verify_found() {
     let altered = Canned { problems: vec!["batch 3 was altered\u{1b}[31m".into()], ..Default::default() };
     let incomplete = Canned { incomplete: true, ..Default::default() };
-    for (canned, code) in [(Canned::default(), 0), (altered, 3), (incomplete, 5)] {
+    let lost = Canned { lost: 7, ..Default::default() };
+    for (canned, code) in [(Canned::default(), 0), (altered, 3), (incomplete, 5), (lost, 5)] {
         let output = Scene::new(canned).run(&["verify"]);
         assert_eq!(output.status.code(), Some(code));
         assert!(!output.stdout.contains(&0x1b));

@@ -13,7 +13,7 @@ use std::{
 };
 
 use buildtrail_evidence::{
-    batch::{LossTotals, Sealer},
+    batch::{LossTotals, MAX_EVENT_BYTES, Sealer},
     id::BootId,
 };
 use buildtrail_proto::{
@@ -35,8 +35,6 @@ use crate::config;
 pub(super) const LOSS_REPORT_WHEN_FULL: Duration = Duration::from_secs(30);
 /// A batch is sealed when its events have this many bytes, even if more events would be allowed.
 const MAX_BATCH_BYTES: u64 = 1024 * 1024;
-/// Largest event that is kept, in encoded bytes.
-const MAX_EVENT_BYTES: u64 = 256 * 1024;
 /// In seconds since the epoch.
 const YEAR_2200: i64 = 7_258_118_400;
 /// Header, signature and framing of a batch, at most.
@@ -198,7 +196,7 @@ impl Worker {
         // A clock set to nonsense must not make a batch that every collector refuses.
         event.time = event.time.filter(is_plausible);
         let bytes = event.encoded_len() as u64 + self.event_overhead;
-        if bytes > MAX_EVENT_BYTES {
+        if bytes > MAX_EVENT_BYTES as u64 {
             return self.shared.loss.count(Reason::TooLarge, event.kind(), 1);
         }
         if !self.fits(&event, bytes) {

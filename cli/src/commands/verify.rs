@@ -12,7 +12,7 @@ use crate::{connect::explain, display, output::Tone};
 const TAMPERED: u8 = 3;
 /// The log cannot be read.
 const UNREADABLE: u8 = 4;
-/// Nothing was altered, but events are missing.
+/// Nothing was altered, but events are missing, or hosts signed that they lost some.
 const INCOMPLETE: u8 = 5;
 
 pub(super) async fn online(context: &mut Context) -> Result<u8> {
@@ -31,7 +31,7 @@ pub(super) fn offline(context: &mut Context, directory: &Path) -> Result<u8> {
 }
 
 fn report(context: &mut Context, found: &VerifyResponse) -> io::Result<u8> {
-    let complete = found.hosts.iter().all(|host| host.complete);
+    let complete = found.hosts.iter().all(|host| host.complete && host.lost == 0);
     let code = match (found.problems.is_empty(), complete) {
         (false, _) => TAMPERED,
         (true, false) => INCOMPLETE,
@@ -58,7 +58,9 @@ fn report(context: &mut Context, found: &VerifyResponse) -> io::Result<u8> {
         TAMPERED => {
             out.toned_line(Tone::Bad, format_args!("NOT INTACT: the log was altered or is damaged ({size})."))
         }
-        INCOMPLETE => out.toned_line(Tone::Bad, format_args!("Intact, but events are missing ({size}).")),
+        INCOMPLETE => {
+            out.toned_line(Tone::Bad, format_args!("Intact, but events are missing or were lost ({size})."))
+        }
         _ => out.toned_line(Tone::Good, format_args!("Intact and complete ({size}).")),
     }?;
     Ok(code)
