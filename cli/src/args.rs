@@ -26,9 +26,10 @@ const ALIKE: f64 = 0.7;
 
 const AFTER_HELP: &str = "\
 Profile:
-  A directory with ca.pem, cert.pem and key.pem (as `buildtrail-collector ca reader` writes them) and a file
-  `collector` that holds the collector's URL. Looked for in --profile, BUILDTRAIL_PROFILE,
-  $XDG_CONFIG_HOME/buildtrail or ~/.config/buildtrail. Single flags and variables come before the profile's files.
+  A directory with ca.pem, cert.pem and key.pem (as `buildtrail-collector ca reader` writes
+  them) and a file `collector` that holds the collector's URL. Looked for in --profile,
+  BUILDTRAIL_PROFILE, $XDG_CONFIG_HOME/buildtrail or ~/.config/buildtrail. Single flags and
+  variables come before the profile's files.
 
 Exit codes:
   0  done; verify: intact and complete, nothing lost
