@@ -10,7 +10,7 @@ use buildtrail_agent::{
     check,
     config::Config,
     run::{self, Destination, RunError},
-    sensor::{SensorError, tracefs},
+    sensor::{SensorError, privilege, tracefs},
 };
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing::{error, warn};
@@ -115,11 +115,9 @@ fn start(config: Config, destination: Destination, ready_file: Option<PathBuf>) 
     runtime.block_on(run::run(config, destination, ready_file))
 }
 
-/// Root, and tracefs where the process can see it. Before the first thread is started.
+/// The rights that are needed, and tracefs where the process can see it. Before the first thread is started.
 fn permitted() -> Result<(), SensorError> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(SensorError::NotPermitted("this is not root".to_owned()));
-    }
+    privilege::check()?;
     if let Err(error) = tracefs::ensure() {
         warn!(%error, "tracefs cannot be mounted; hooks that need it are not covered");
     }

@@ -10,6 +10,7 @@ pub mod coverage;
 pub mod files;
 pub mod loader;
 pub mod offsets;
+pub mod privilege;
 pub mod records;
 pub mod tracefs;
 
@@ -100,7 +101,14 @@ impl Sensor {
         }
         return_unused_memory();
         let kernel_log = loaded.kernel_log();
-        Ok(Self { critical: loaded.take_critical()?, bulk: loaded.take_bulk()?, loaded, kernel_log, files, coverage })
+        Ok(Self {
+            critical: loaded.take_critical()?,
+            bulk: loaded.take_bulk()?,
+            loaded,
+            kernel_log,
+            files,
+            coverage,
+        })
     }
 
     /// Waits until the kernel has something to report, `wake` becomes readable, or the time is over.
@@ -185,7 +193,7 @@ fn return_unused_memory() {
 pub enum SensorError {
     /// Not root, or the kernel refuses eBPF.
     #[error(
-        "not permitted to load eBPF programs: run the agent as root, with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN ({0})"
+        "not permitted to load eBPF programs: run the agent as root, with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN ({0})"
     )]
     NotPermitted(String),
     /// The kernel exposes no type information.
