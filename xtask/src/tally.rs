@@ -56,13 +56,15 @@ impl Reader {
         if trimmed.starts_with("test ") && trimmed.ends_with(" ... ok") {
             return self.each.then(|| format!("    {trimmed}"));
         }
-        let noise = trimmed.is_empty()
-            || trimmed.starts_with("Finished ")
-            || (trimmed.starts_with("running ")
-                && trimmed.ends_with(['t', 's'])
-                && trimmed.contains(" test"));
-        (!noise).then(|| line.to_owned())
+        (!is_noise(trimmed)).then(|| line.to_owned())
     }
+}
+
+/// Lines of cargo and of the test programs that say nothing about a test.
+fn is_noise(line: &str) -> bool {
+    let starts = ["Blocking ", "Compiling ", "Finished "];
+    let counts_tests = line.starts_with("running ") && (line.ends_with(" test") || line.ends_with(" tests"));
+    line.is_empty() || counts_tests || starts.iter().any(|start| line.starts_with(start))
 }
 
 /// The source file or crate in `Running unittests src/lib.rs (target/…)` and `Doc-tests name`.
@@ -89,6 +91,7 @@ mod tests {
     use super::*;
 
     const OUTPUT: &str = "\
+   Compiling buildtrail-proto v0.1.0 (proto)
     Finished `test` profile [unoptimized] target(s) in 0.05s
      Running unittests src/lib.rs (target/debug/deps/buildtrail_proto-0123abcd)
 
