@@ -3,7 +3,7 @@
 /// Longest path given to execve that is reported, in bytes (the kernel's `PATH_MAX`).
 pub const EXEC_FILENAME_BYTES: usize = 4096;
 /// Most bytes of arguments that are reported.
-pub const EXEC_ARGUMENT_BYTES: usize = 4096;
+pub const EXEC_ARGUMENT_BYTES: usize = 8192;
 /// Most bytes of environment (names, and values of the allow-list) that are reported.
 pub const EXEC_ENVIRONMENT_BYTES: usize = 8192;
 /// All variable data of an [`ExecRecord`].

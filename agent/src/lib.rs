@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod check;
 pub mod clock;
 pub mod config;
+pub mod error;
 pub mod event;
 pub mod host;
 pub mod job;

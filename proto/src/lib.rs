@@ -40,6 +40,21 @@ pub fn unix_nanos(time: &Timestamp) -> i128 {
     i128::from(time.seconds) * NANOS_PER_SECOND + i128::from(time.nanos)
 }
 
+/// Every word that [`v1::AuditEvent::kind`] can say.
+pub const EVENT_KINDS: [&str; 11] = [
+    "job.started",
+    "job.finished",
+    "process.exec",
+    "secret.access",
+    "credential.use",
+    "connection.opened",
+    "dns.lookup",
+    "loss",
+    "heartbeat",
+    "coverage",
+    "unknown",
+];
+
 impl v1::AuditEvent {
     /// The event's kind in the words of the event reference (`secret.access`, `process.exec`, …);
     /// `unknown` when a newer peer sent a body that this build does not know.
@@ -71,6 +86,26 @@ mod tests {
         for nanos in [0, 1, -1, 1_700_000_000_123_456_789, -5_000_000_001] {
             assert_eq!(unix_nanos(&timestamp_from_unix_nanos(nanos)), nanos);
         }
+    }
+
+    #[test]
+    fn every_kind_of_event_is_listed() {
+        use v1::audit_event::Body;
+        let bodies = [
+            Some(Body::JobStarted(v1::JobStarted::default())),
+            Some(Body::JobFinished(v1::JobFinished::default())),
+            Some(Body::ProcessExec(v1::ProcessExec::default())),
+            Some(Body::SecretAccess(v1::SecretAccess::default())),
+            Some(Body::CredentialUse(v1::CredentialUse::default())),
+            Some(Body::ConnectionOpened(v1::ConnectionOpened::default())),
+            Some(Body::DnsLookup(v1::DnsLookup::default())),
+            Some(Body::Loss(v1::Loss::default())),
+            Some(Body::Heartbeat(v1::Heartbeat::default())),
+            Some(Body::Coverage(v1::Coverage::default())),
+            None,
+        ];
+        let kinds = bodies.map(|body| v1::AuditEvent { body, ..Default::default() }.kind());
+        assert_eq!(kinds, EVENT_KINDS);
     }
 
     #[test]

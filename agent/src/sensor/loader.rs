@@ -22,6 +22,7 @@ use super::{
     cgroup::CgroupRoot,
     coverage::{HookReport, Tier},
 };
+use crate::error::with_causes;
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("BUILDTRAIL_BPF_OBJECT"));
 
@@ -289,15 +290,4 @@ fn brief(error: ProgramError) -> String {
         }
         other => with_causes(other),
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -15,6 +15,7 @@ pub mod records;
 pub mod tracefs;
 
 use std::{
+    error::Error,
     fs, io,
     os::fd::{AsRawFd as _, BorrowedFd},
     time::Duration,
@@ -26,7 +27,7 @@ use buildtrail_agent_abi::{Counters, Hook, VariableName};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::warn;
 
-use crate::catalog::files::Target;
+use crate::{catalog::files::Target, error::with_causes};
 use btf::{Btf, VMLINUX};
 use coverage::{CoverageReport, HookReport, Tier};
 use files::{FileEvent, FileSensor};
@@ -227,17 +228,12 @@ pub enum SensorError {
 
 impl SensorError {
     fn from_load(error: &aya::EbpfError) -> Self {
-        let mut text = error.to_string();
-        let mut permission = false;
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            permission |= cause
-                .downcast_ref::<io::Error>()
-                .is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied);
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
+        let refused = |cause: &(dyn Error + 'static)| {
+            let cause = cause.downcast_ref::<io::Error>();
+            cause.is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
+        };
+        let permission = std::iter::successors(error.source(), |&cause| cause.source()).any(refused);
+        let text = with_causes(error);
         if permission { Self::NotPermitted(text) } else { Self::Load(text) }
     }
 }

@@ -10,7 +10,7 @@ mod credentials;
 mod session;
 mod voice;
 
-use std::{error::Error, fmt::Write as _, time::Duration};
+use std::time::Duration;
 
 use tokio::{
     sync::watch,
@@ -25,14 +25,12 @@ use self::{
     session::{End, Failure, Session},
     voice::Voice,
 };
-use crate::{config, spool::Outbox};
+use crate::{config, error::with_causes, spool::Outbox};
 
 /// Most time to reach the collector and agree on encryption.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a silent connection is probed, and how long the answer may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// Longest piece of a peer's message that is repeated, in characters.
-const MAX_SHOWN: usize = 300;
 /// How long ending may take by default.
 pub const DEFAULT_SHUTDOWN: Duration = Duration::from_secs(5);
 
@@ -132,27 +130,6 @@ async fn wait(session: &mut Session, pause: Duration) -> bool {
         }
         _ => false,
     }
-}
-
-/// An error with all its causes in one line.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let part = error.to_string();
-        // Wrappers often repeat what they wrap.
-        if !text.contains(&part) {
-            let _ = write!(text, ": {part}");
-        }
-        cause = error.source();
-    }
-    printable(&text)
-}
-
-/// Text from a peer, safe for a log line.
-fn printable(text: &str) -> String {
-    let shown = text.chars().take(MAX_SHOWN);
-    shown.map(|character| if character.is_control() { ' ' } else { character }).collect()
 }
 
 #[cfg(test)]

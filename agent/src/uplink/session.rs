@@ -15,8 +15,11 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{printable, voice::Voice, with_causes};
-use crate::spool::{Outbox, OutboxError, Outgoing};
+use super::voice::Voice;
+use crate::{
+    error::{printable, with_causes},
+    spool::{Outbox, OutboxError, Outgoing},
+};
 
 /// Most batches sent and not acknowledged …
 const WINDOW_BATCHES: usize = 32;

@@ -4,7 +4,7 @@ use std::{collections::HashMap, io};
 
 use anyhow::{Context as _, Result};
 use buildtrail_proto::{
-    Timestamp,
+    EVENT_KINDS, Timestamp,
     v1::{
         AuditEvent, EventFilter, GetJobRequest, GetJobResponse, JobSummary, ListEventsRequest, StepSummary,
         audit_event::Body,
@@ -13,7 +13,6 @@ use buildtrail_proto::{
 
 use super::{Context, count};
 use crate::{
-    args::KINDS,
     connect::explain,
     describe, display,
     output::{Output, Tone},
@@ -145,7 +144,7 @@ fn timeline(out: &mut Output, summary: &JobSummary, answer: &GetJobResponse) -> 
 fn totals(out: &mut Output, summary: &JobSummary, lost: u64) -> io::Result<()> {
     let counted = |kind: &&str| summary.counts.get(*kind).is_some_and(|count| *count > 0);
     let totals: Vec<_> =
-        KINDS.iter().filter(|kind| counted(kind)).map(|kind| total(&summary.counts, kind)).collect();
+        EVENT_KINDS.iter().filter(|kind| counted(kind)).map(|kind| total(&summary.counts, kind)).collect();
     out.line("")?;
     out.toned_line(Tone::Heading, "Totals")?;
     out.line(format_args!("  {}", if totals.is_empty() { "no events".into() } else { totals.join(", ") }))?;

@@ -1,20 +1,21 @@
 //! What an `EventFilter` means, for stored and for live events.
 
 use buildtrail_proto::{
-    Timestamp, unix_nanos,
+    EVENT_KINDS, Timestamp, unix_nanos,
     v1::{AuditEvent, EventFilter},
 };
 use tonic::Status;
 
-use crate::store::{Asked, JobRow, KINDS, Resolved, Selection};
+use crate::store::{Asked, JobRow, Resolved, Selection};
 
 /// Refuses what no event can match because it is misspelt.
 pub(super) fn check(filter: &EventFilter) -> Result<(), Status> {
-    if let Some(unknown) = filter.kinds.iter().find(|kind| !KINDS.contains(&kind.as_str())) {
-        let message = format!("there is no kind of event {unknown:?}; the kinds are {}", KINDS.join(", "));
+    if let Some(unknown) = filter.kinds.iter().find(|kind| !EVENT_KINDS.contains(&kind.as_str())) {
+        let message =
+            format!("there is no kind of event {unknown:?}; the kinds are {}", EVENT_KINDS.join(", "));
         return Err(Status::invalid_argument(message));
     }
-    if filter.kinds.len() > KINDS.len() {
+    if filter.kinds.len() > EVENT_KINDS.len() {
         return Err(Status::invalid_argument("a kind is named twice"));
     }
     if filter.outside_jobs && !(filter.job_id.is_empty() && filter.repository.is_empty()) {

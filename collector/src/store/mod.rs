@@ -30,7 +30,6 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
 pub(crate) use indexer::{LiveEvents, run as run_indexer};
 pub(crate) use reader::{Asked, Bounds, JobRow, Order, Reader, Resolved, Selection};
-pub(crate) use schema::KINDS;
 
 use crate::ledger::{Item, ItemEntry, KnownHost, KnownHosts};
 

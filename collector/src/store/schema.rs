@@ -3,21 +3,6 @@
 /// Raised with every change of [`TABLES`]: an index of another version is made anew from the log.
 pub(super) const VERSION: i64 = 1;
 
-/// Every kind of event, as [`buildtrail_proto::v1::AuditEvent::kind`] names them.
-pub(crate) const KINDS: [&str; 11] = [
-    "job.started",
-    "job.finished",
-    "process.exec",
-    "secret.access",
-    "credential.use",
-    "connection.opened",
-    "dns.lookup",
-    "loss",
-    "heartbeat",
-    "coverage",
-    "unknown",
-];
-
 /// Times are nanoseconds since 1970. 64-bit unsigned numbers are stored by their bits.
 const TABLES: &str = "
 CREATE TABLE state (
