@@ -105,6 +105,11 @@ impl Agent {
         self.running.pid()
     }
 
+    /// Leaves it running; it must have been started to stay.
+    pub fn leave(self) {
+        self.running.leave();
+    }
+
     /// What it has written so far.
     ///
     /// # Errors

@@ -122,6 +122,11 @@ impl Collector {
         self.running.pid()
     }
 
+    /// Leaves it running; it must have been started to stay.
+    pub fn leave(self) {
+        self.running.leave();
+    }
+
     /// What a person types to ask this collector.
     ///
     /// # Errors

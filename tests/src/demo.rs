@@ -45,7 +45,7 @@ pub fn run(keep: bool) -> Result<()> {
     drop(scene);
     if keep {
         let path = directory.keep();
-        return say_how_to_go_on(&collector, &agent, &path);
+        return leave(collector, agent, &path);
     }
     stop(agent, collector)
 }
@@ -78,16 +78,19 @@ fn stop(agent: Agent, collector: Collector) -> Result<()> {
     say("everything stopped")
 }
 
-fn say_how_to_go_on(collector: &Collector, agent: &Agent, directory: &Path) -> Result<()> {
+fn leave(collector: Collector, agent: Agent, directory: &Path) -> Result<()> {
     say(&format!(
-        "\ncollector (process {}) and agent (process {}) go on. Ask with\n    {} jobs\nand stop them with\n    kill {} {} && rm -r {}",
+        "\ncollector (process {}) and agent (process {}) go on. Ask with\n    {} jobs\nand stop them with\n    kill {} {}; rm -r {}",
         collector.pid(),
         agent.pid(),
         collector.command_line()?,
         agent.pid(),
         collector.pid(),
         directory.display(),
-    ))
+    ))?;
+    agent.leave();
+    collector.leave();
+    Ok(())
 }
 
 /// Announces a part, does it, says how long it took.

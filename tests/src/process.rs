@@ -1,7 +1,7 @@
 //! The one place that starts child processes, waits for them and stops them.
 //!
 //! In: a program and its surroundings. Out: its exit status and the files that hold what it wrote. A child never
-//! outlives the thread that started it, unless it was started to stay ([`Launch::stays`]); it leads a process group of its
+//! outlives the thread that started it, unless it is left running ([`Running::leave`]); it leads a process group of its
 //! own, so that what it started itself can be ended with it.
 
 use std::{
@@ -100,7 +100,7 @@ impl Launch {
         self
     }
 
-    /// Lets the child live on after whoever started it.
+    /// Lets the child live on after whoever started it; see [`Running::leave`].
     #[must_use]
     pub fn stays(mut self) -> Self {
         self.stays = true;
@@ -123,7 +123,7 @@ impl Launch {
         let child = command.spawn().with_context(|| {
             format!("cannot start {} ({})", self.name, Path::new(&self.program).display())
         })?;
-        Ok(Running { name: self.name, child, stdout, stderr, stays: self.stays })
+        Ok(Running { name: self.name, child, stdout, stderr, left: false })
     }
 
     /// Starts the program and waits until it ends, at most `deadline`.
@@ -184,14 +184,14 @@ impl Launch {
     }
 }
 
-/// A child process. Dropping it stops it, unless it was started to stay.
+/// A child process. Dropping it stops it.
 #[derive(Debug)]
 pub struct Running {
     name: String,
     child: Child,
     stdout: PathBuf,
     stderr: PathBuf,
-    stays: bool,
+    left: bool,
 }
 
 impl Running {
@@ -275,6 +275,11 @@ impl Running {
         status
     }
 
+    /// Leaves it running. It must have been started with [`Launch::stays`], or it ends with whoever started it.
+    pub fn leave(mut self) {
+        self.left = true;
+    }
+
     /// Sends it a signal.
     ///
     /// # Errors
@@ -313,7 +318,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.stays {
+        if self.left {
             return;
         }
         if let Ok(None) = self.child.try_wait() {
