@@ -79,14 +79,13 @@ fn stop(agent: Agent, collector: Collector) -> Result<()> {
 }
 
 fn leave(collector: Collector, agent: Agent, directory: &Path) -> Result<()> {
+    let (agent_id, collector_id) = (agent.pid(), collector.pid());
+    say(&format!("\ncollector (process {collector_id}) and agent (process {agent_id}) go on. Ask with"))?;
+    say(&format!("    {} jobs", collector.command_line()?))?;
+    say("and stop them, the agent first so that it can deliver what it has, with")?;
     say(&format!(
-        "\ncollector (process {}) and agent (process {}) go on. Ask with\n    {} jobs\nand stop them with\n    kill {} {}; rm -r {}",
-        collector.pid(),
-        agent.pid(),
-        collector.command_line()?,
-        agent.pid(),
-        collector.pid(),
-        directory.display(),
+        "    kill {agent_id}; tail --pid={agent_id} -f /dev/null; kill {collector_id}; rm -r {}",
+        directory.display()
     ))?;
     agent.leave();
     collector.leave();
