@@ -1,4 +1,4 @@
-//! Connections and unconnected datagrams, at the cgroup hooks: whatever system call, io_uring operation or fast open
+//! Connections and unconnected datagrams, at the cgroup hooks: whatever system call, `io_uring` operation or fast open
 //! led there.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};

@@ -246,7 +246,7 @@ fn report(walk: &mut Walk, slot: *mut Slot, read: u64) -> i64 {
         length += 1;
     }
     // SAFETY: the reference is not kept.
-    let allowed = unsafe { IDENTITY_VARIABLES.get(&name) }.is_some();
+    let allowed = unsafe { IDENTITY_VARIABLES.get(name) }.is_some();
     let mut bytes = if allowed { read } else { length as u64 };
     if bytes > CHUNK_BYTES as u64 - 1 {
         bytes = CHUNK_BYTES as u64 - 1;

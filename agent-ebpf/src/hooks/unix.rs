@@ -68,7 +68,7 @@ fn connected_socket() -> Option<Object> {
     file.follow(|o| &o.file_private_data)?.follow(|o| &o.socket_sock)
 }
 
-/// The process that listens, as `connect` recorded it (`copy_peercred`, net/unix/af_unix.c).
+/// The process that listens, as `connect` recorded it (`copy_peercred`, `net/unix/af_unix.c`).
 #[inline(always)]
 fn listener(socket: Object) -> Option<u32> {
     let numbers = socket.follow(|o| &o.sock_peer_pid)?.address_of(|o| &o.pid_numbers)?;

@@ -45,6 +45,10 @@ const PREFIXES: &[(&str, usize)] = &[
     ("eyJhbGciOi", 10),
 ];
 
+/// Words in the name of an HTTP header whose value is a credential.
+const HEADER_WORDS: &[&str] =
+    &["authorization", "token", "api-key", "apikey", "secret", "cookie", "password", "x-auth"];
+
 /// Command-line arguments without the credentials in them, and how many arguments had one.
 #[must_use]
 pub fn redact(arguments: &[Vec<u8>]) -> (Vec<Vec<u8>>, u32) {
@@ -75,7 +79,7 @@ pub fn redact(arguments: &[Vec<u8>]) -> (Vec<Vec<u8>>, u32) {
 /// The argument without its credential; `None` when it has none.
 fn safe_form(argument: &[u8]) -> Option<Vec<u8>> {
     option_value(argument)
-        .or_else(|| authorization(argument))
+        .or_else(|| header(argument))
         .or_else(|| url_password(argument))
         .or_else(|| known_token(argument))
 }
@@ -104,14 +108,16 @@ fn option_value(argument: &[u8]) -> Option<Vec<u8>> {
     (secret && value.len() > 1).then(|| [name, REDACTED].concat())
 }
 
-/// `Authorization: Bearer VALUE` and the like.
-fn authorization(argument: &[u8]) -> Option<Vec<u8>> {
-    let lower = argument.to_ascii_lowercase();
-    let header: &[u8] =
-        [&b"authorization:"[..], b"x-api-key:", b"private-token:", b"x-vault-token:", b"job-token:"]
-            .into_iter()
-            .find(|header| lower.starts_with(header))?;
-    Some([&argument[..header.len()], b" ", REDACTED].concat())
+/// `Authorization: Bearer VALUE` and the like: an HTTP header whose name speaks of a credential, also glued to the option
+/// that announces it (`-HAuthorization: …`).
+fn header(argument: &[u8]) -> Option<Vec<u8>> {
+    let colon = argument.iter().position(|&byte| byte == b':')?;
+    let (name, value) = argument.split_at(colon + 1);
+    let spoken = String::from_utf8_lossy(&name[..colon]).to_ascii_lowercase();
+    let is_name = spoken.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let secret = is_name && HEADER_WORDS.iter().any(|word| spoken.contains(word));
+    // "token://…" is an address, "token:" alone announces nothing.
+    (secret && !value.is_empty() && !value.starts_with(b"//")).then(|| [name, b" ", REDACTED].concat())
 }
 
 /// `scheme://user:VALUE@host`
@@ -151,6 +157,9 @@ mod tests {
         let fake = format!("ghp_{}", "FAKE".repeat(9));
         let table = [
             ("curl|-H|Authorization: Bearer FAKE", "curl|-H|Authorization: [redacted]", 1),
+            ("curl|-H|X-aws-ec2-metadata-token: FAKE", "curl|-H|X-aws-ec2-metadata-token: [redacted]", 1),
+            ("curl|-HCookie:FAKE", "curl|-HCookie: [redacted]", 1),
+            ("echo|tokens are: here", "echo|tokens are: here", 0),
             ("curl|https://me:FAKE@example.test/x", "curl|https://me:[redacted]@example.test/x", 1),
             ("git|clone|https://FAKETOKEN@example.test/x", "git|clone|https://[redacted]@example.test/x", 1),
             ("tool|--password|FAKE|x", "tool|--password|[redacted]|x", 1),

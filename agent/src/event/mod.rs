@@ -63,7 +63,7 @@ pub fn credential_use(kind: v1::CredentialKind, entry: Entry, target: String) ->
 pub fn credential_environment(names: Vec<String>) -> v1::CredentialUse {
     v1::CredentialUse {
         kind: v1::CredentialKind::Environment.into(),
-        name: "environment".to_owned(),
+        name: "credential variables".to_owned(),
         family: "environment".to_owned(),
         target: String::new(),
         variables: names,
