@@ -96,7 +96,12 @@ fn unit(workspace: &Workspace) -> Result<Tally> {
     build.arg("--no-run").args(shell::cargo_verbosity());
     shell::run("building the unit tests", &mut build)?;
     say("▸ unit tests");
-    follow(&mut workspace.cargo(&arguments), false)
+    let mut run = workspace.cargo(&arguments);
+    if probe::obstacle(workspace, Need::Namespaces).is_none() {
+        // Those that need root say so where they stand; elsewhere they count as skipped.
+        run.args(["--", "--include-ignored"]);
+    }
+    follow(&mut run, false)
 }
 
 fn run_end_to_end(workspace: &Workspace, suite: Suite) -> Result<Tally> {
