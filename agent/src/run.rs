@@ -22,6 +22,7 @@ use tracing::{error, info};
 
 use crate::{
     catalog::files,
+    clock::BootTime,
     config::Config,
     host::{self, HostError},
     job::{HostIdentity, IDENTITY_VARIABLES, RunnerPrograms},
@@ -262,7 +263,7 @@ fn sense(
     stop: &AtomicBool,
     tell_started: oneshot::Sender<Result<(), SensorError>>,
 ) {
-    pipeline.report_coverage(&sensor);
+    pipeline.report_coverage(&sensor.coverage);
     let _receiver_may_be_gone = tell_started.send(Ok(()));
     while !stop.load(Ordering::Acquire) {
         if let Err(error) = sensor.wait(wake.as_fd(), pipeline.patience()) {
@@ -270,8 +271,8 @@ fn sense(
             break;
         }
         pipeline.process(sensor.drain());
-        pipeline.tick(&sensor);
+        pipeline.tick(BootTime::now(), &|| sensor.counters());
     }
     pipeline.process(sensor.drain());
-    pipeline.finish(&sensor);
+    pipeline.finish(&|| sensor.counters());
 }

@@ -7,8 +7,8 @@ use buildtrail_proto::v1;
 use tracing::warn;
 use v1::audit_event::Body;
 
-use super::Pipeline;
-use crate::{clock::BootTime, sensor::Sensor};
+use super::{Pipeline, ReadCounters};
+use crate::clock::BootTime;
 
 /// Nanoseconds between heartbeats.
 const HEARTBEAT_INTERVAL: u64 = 60_000_000_000;
@@ -39,10 +39,10 @@ impl Health {
 }
 
 impl Pipeline {
-    pub(super) fn report_health(&mut self, sensor: &Sensor, now: BootTime) {
+    pub(super) fn report_health(&mut self, counters: ReadCounters<'_>, now: BootTime) {
         if now >= self.health.next_look {
             self.health.next_look = BootTime(now.0 + LOSS_INTERVAL);
-            self.report_losses(sensor);
+            self.report_losses(counters);
         }
         if now >= self.health.next_heartbeat {
             self.health.next_heartbeat = BootTime(now.0 + HEARTBEAT_INTERVAL);
@@ -51,8 +51,8 @@ impl Pipeline {
     }
 
     /// One loss event for each hook and reason that lost something since the last look.
-    pub(super) fn report_losses(&mut self, sensor: &Sensor) {
-        match sensor.counters() {
+    pub(super) fn report_losses(&mut self, counters: ReadCounters<'_>) {
+        match counters() {
             Ok(counters) => {
                 for (hook, now) in counters {
                     let before = self.health.reported.insert(hook.name(), now).unwrap_or_default();

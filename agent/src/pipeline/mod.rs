@@ -9,6 +9,7 @@ mod network;
 
 use std::{os::unix::ffi::OsStrExt as _, rc::Rc, time::Duration};
 
+use buildtrail_agent_abi::{Counters, Hook};
 use buildtrail_proto::{timestamp_from_unix_nanos, v1};
 use v1::audit_event::Body;
 
@@ -25,9 +26,10 @@ use crate::{
     output::Output,
     process::{self, Process, ProcessId, ProcessTable, Role},
     sensor::{
-        Batch, Sensor,
+        Batch, SensorError,
+        coverage::CoverageReport,
         files::FileEvent,
-        records::{Exec, Record, What},
+        records::{Exec, Record, Users, What},
     },
 };
 use health::Health;
@@ -39,6 +41,9 @@ const JOB_END_GRACE: u64 = 250_000_000;
 const SHORT_PATIENCE: Duration = Duration::from_millis(25);
 /// How long the pipeline can be left alone when nothing waits.
 const LONG_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Reads what each hook emitted and lost since load.
+pub type ReadCounters<'a> = &'a dyn Fn() -> Result<Vec<(Hook, Counters)>, SensorError>;
 
 /// The pipeline's state.
 pub struct Pipeline {
@@ -85,11 +90,11 @@ impl Pipeline {
     }
 
     /// Reports what the host can see.
-    pub fn report_coverage(&mut self, sensor: &Sensor) {
+    pub fn report_coverage(&mut self, coverage: &CoverageReport) {
         let release = nix::sys::utsname::uname();
         let release = release.as_ref().map(|names| names.release().as_bytes()).unwrap_or_default();
         let release = event::text::lossless(release);
-        self.emit_about_host(Body::Coverage(sensor.coverage.to_event(&release)));
+        self.emit_about_host(Body::Coverage(coverage.to_event(&release)));
     }
 
     /// How long the pipeline can be left alone.
@@ -111,9 +116,8 @@ impl Pipeline {
         }
     }
 
-    /// Does what is due.
-    pub fn tick(&mut self, sensor: &Sensor) {
-        let now = BootTime::now();
+    /// Does what is due at `now`. `counters` reads what the kernel side emitted and lost.
+    pub fn tick(&mut self, now: BootTime, counters: ReadCounters<'_>) {
         for access in self.accesses.expired(now) {
             self.emit_access(&access);
         }
@@ -122,11 +126,11 @@ impl Pipeline {
         }
         self.end_jobs(|ended| now.since(ended) >= JOB_END_GRACE);
         self.processes.sweep(now);
-        self.report_health(sensor, now);
+        self.report_health(counters, now);
     }
 
     /// Reports everything that still waits. Jobs whose runner has not ended stay open: they go on without the agent.
-    pub fn finish(mut self, sensor: &Sensor) {
+    pub fn finish(mut self, counters: ReadCounters<'_>) {
         for access in self.accesses.flush(|_| true) {
             self.emit_access(&access);
         }
@@ -134,7 +138,7 @@ impl Pipeline {
             self.emit_lookup(lookup);
         }
         self.end_jobs(|_| true);
-        self.report_losses(sensor);
+        self.report_losses(counters);
         self.emit_heartbeat();
         self.output.finish();
     }
@@ -154,13 +158,7 @@ impl Pipeline {
         }
     }
 
-    fn take_exec(
-        &mut self,
-        id: ProcessId,
-        time: BootTime,
-        users: crate::sensor::records::Users,
-        exec: &Exec,
-    ) {
+    fn take_exec(&mut self, id: ProcessId, time: BootTime, users: Users, exec: &Exec) {
         let working_directory = process::look::working_directory(id.pid);
         let executable = process::look::executable(id.pid, exec, &working_directory);
         let process = self.processes.entry(id, exec.parent_pid, users);
@@ -354,3 +352,6 @@ impl Pipeline {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

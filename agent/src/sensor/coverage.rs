@@ -68,6 +68,7 @@ const TIER_B_GAPS: &[&str] = &[
     "Opens of secret files that the file system's permissions deny are not seen (fanotify reports what succeeded).",
     "The path by which a job reached a secret (a symbolic link, a bind mount) is not seen; the file's own path is.",
     "A secret file created during a job is watched some milliseconds after it appears, when its directory is watched.",
+    "Of a program that ends at once the working directory can be missing, and its path is then the one given to execve.",
     "Packet sockets (AF_PACKET) and raw sockets are not seen.",
     "DNS over TCP, TLS or HTTPS is seen as a connection only.",
     "Memory access (ptrace, process_vm_readv, /proc/PID/mem) is not seen.",

@@ -1,0 +1,272 @@
+//! Histories of a host, told as the sensors would tell them, and who gets the blame.
+
+use std::{
+    io::{self, Write},
+    rc::Rc,
+    sync::{Arc, Mutex},
+};
+
+use buildtrail_evidence::id::{BootId, HostId};
+use v1::AuditEvent;
+
+use super::*;
+use crate::{
+    output::JsonOutput,
+    sensor::{
+        files::{FileId, Operations},
+        records::{Connect, Variable},
+    },
+};
+
+/// Process numbers that no running system has: above the kernel's largest `pid_max` (4,194,304).
+const RUNNER: u32 = 5_000_000;
+const STEP: u32 = RUNNER + 1;
+const CHILD: u32 = RUNNER + 2;
+const STRANGER: u32 = RUNNER + 100;
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A host whose history is being told.
+struct History {
+    pipeline: Pipeline,
+    lines: Lines,
+    clock: u64,
+}
+
+/// What the kernel side would say when it has lost nothing.
+const NO_LOSSES: ReadCounters<'static> = &|| Ok(Vec::new());
+
+fn id(pid: u32) -> ProcessId {
+    // Not a multiple of the resolution of /proc: the kernel side's own times are exact.
+    ProcessId { pid, start: BootTime(u64::from(pid) * 1_000_003) }
+}
+
+impl History {
+    fn new() -> Self {
+        let lines = Lines::default();
+        let host =
+            HostIdentity { host_id: HostId::parse("h").unwrap(), boot_id: BootId::parse("b").unwrap() };
+        let output = Output::Json(JsonOutput::start(host.clone(), lines.clone()).unwrap());
+        Self {
+            pipeline: Pipeline::new(host, RunnerPrograms::default(), output),
+            lines,
+            clock: 1_000_000_000_000,
+        }
+    }
+
+    fn record(&mut self, pid: u32, what: What) {
+        self.clock += 1000;
+        let time = BootTime(self.clock);
+        let record = Record { time, process: id(pid), users: Users::default(), what };
+        self.pipeline.process(Batch { records: vec![record], ..Batch::default() });
+    }
+
+    fn fork(&mut self, creator: u32, child: u32) {
+        self.record(creator, What::Fork { child: id(child), parent_pid: creator });
+    }
+
+    fn exec(&mut self, pid: u32, parent: u32, path: &str, environment: &[(&str, &str)]) {
+        let variable = |(name, value): &(&str, &str)| Variable {
+            name: name.as_bytes().to_vec(),
+            value: Some(value.as_bytes().to_vec()),
+        };
+        let exec = Exec {
+            filename: path.as_bytes().to_vec(),
+            arguments: vec![path.as_bytes().to_vec()],
+            variables: environment.iter().map(variable).collect(),
+            parent_pid: parent,
+            ..Exec::default()
+        };
+        self.record(pid, What::Exec(Box::new(exec)));
+    }
+
+    fn connect(&mut self, pid: u32, port: u16) {
+        let address = [127, 0, 0, 1].into();
+        self.record(pid, What::Connect(Connect { address, port, protocol: 6, unconnected: false }));
+    }
+
+    fn read_secret(&mut self, pid: u32, name: &str) {
+        let all = Operations { open: true, read: true, write: false, close: true };
+        let event = FileEvent {
+            time: BootTime(self.clock),
+            pid,
+            alive: true,
+            entry: Rc::new(Entry { name: name.to_owned(), family: "test".to_owned() }),
+            path: b"/secret".to_vec(),
+            file: FileId { device: 1, inode: 1 },
+            operations: all,
+        };
+        self.pipeline.process(Batch { files: vec![event], ..Batch::default() });
+    }
+
+    /// A runner that has started one step of a job.
+    fn with_a_step() -> Self {
+        let mut history = Self::new();
+        history.exec(RUNNER, 1, "/opt/runner/bin/Runner.Worker", &[]);
+        history.fork(RUNNER, STEP);
+        history.exec(STEP, RUNNER, "/bin/bash", &step_of("acme/widgets", "build"));
+        history
+    }
+
+    fn finish(self) -> Vec<AuditEvent> {
+        self.pipeline.finish(NO_LOSSES);
+        let text = String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+fn step_of<'a>(repository: &'a str, step: &'a str) -> Vec<(&'a str, &'a str)> {
+    vec![
+        ("GITHUB_ACTIONS", "true"),
+        ("GITHUB_REPOSITORY", repository),
+        ("GITHUB_JOB", "release"),
+        ("GITHUB_RUN_ID", "7"),
+        ("GITHUB_ACTION", step),
+    ]
+}
+
+/// Repository and step of each event of a kind.
+fn blamed(events: &[AuditEvent], kind: &str) -> Vec<(String, String)> {
+    let of_kind = events.iter().filter(|event| event.kind() == kind);
+    of_kind
+        .map(|event| {
+            let repository = event.job.as_ref().map(|job| job.repository.clone());
+            let step = event.step.as_ref().map(|step| step.id.clone());
+            (repository.unwrap_or_default(), step.unwrap_or_default())
+        })
+        .collect()
+}
+
+fn widgets(step: &str) -> (String, String) {
+    ("acme/widgets".to_owned(), step.to_owned())
+}
+
+#[test]
+fn descendants_belong_to_the_step_whatever_they_do_to_their_ancestry() {
+    let mut history = History::with_a_step();
+    history.fork(STEP, CHILD);
+    history.record(STEP, What::Exit);
+    history.fork(CHILD, CHILD + 1);
+    history.record(CHILD, What::Exit);
+    history.exec(CHILD + 1, 1, "/bin/daemon", &[]);
+    history.connect(CHILD + 1, 443);
+    assert_eq!(blamed(&history.finish(), "connection.opened"), [widgets("build")]);
+}
+
+#[test]
+fn a_job_cannot_rename_itself() {
+    let mut history = History::with_a_step();
+    history.exec(STEP, RUNNER, "/bin/bash", &step_of("other/repo", "innocent"));
+    history.fork(STEP, CHILD);
+    history.exec(CHILD, STEP, "/bin/bash", &step_of("other/repo", "innocent"));
+    history.connect(CHILD, 443);
+    let events = history.finish();
+    assert_eq!(blamed(&events, "connection.opened"), [widgets("build")]);
+    assert_eq!(blamed(&events, "job.started").len(), 1);
+}
+
+#[test]
+fn a_runner_started_by_a_job_is_no_runner() {
+    let mut history = History::with_a_step();
+    history.fork(STEP, CHILD);
+    history.exec(CHILD, STEP, "/tmp/Runner.Worker", &[]);
+    history.fork(CHILD, CHILD + 1);
+    history.exec(CHILD + 1, CHILD, "/bin/bash", &step_of("other/repo", "innocent"));
+    history.connect(CHILD + 1, 443);
+    assert_eq!(blamed(&history.finish(), "connection.opened"), [widgets("build")]);
+}
+
+#[test]
+fn the_environment_alone_makes_no_job() {
+    let mut history = History::new();
+    history.fork(1, STRANGER);
+    history.exec(STRANGER, 1, "/bin/bash", &step_of("acme/widgets", "build"));
+    history.connect(STRANGER, 443);
+    let events = history.finish();
+    assert_eq!(blamed(&events, "job.started"), []);
+    assert_eq!(blamed(&events, "connection.opened"), []);
+}
+
+#[test]
+fn outside_jobs_only_what_touches_a_secret_is_told() {
+    let mut history = History::with_a_step();
+    history.fork(1, STRANGER);
+    history.exec(STRANGER, 1, "/bin/cat", &[]);
+    history.read_secret(STRANGER, "key");
+    let events = history.finish();
+    assert_eq!(blamed(&events, "secret.access"), [(String::new(), String::new())]);
+    assert_eq!(blamed(&events, "process.exec"), [widgets("build")]);
+}
+
+#[test]
+fn a_birth_that_was_lost_is_made_up_for_at_the_execution() {
+    let mut history = History::with_a_step();
+    history.exec(CHILD, STEP, "/bin/cat", &[]);
+    history.read_secret(CHILD, "key");
+    assert_eq!(blamed(&history.finish(), "secret.access"), [widgets("build")]);
+}
+
+#[test]
+fn a_reader_that_has_ended_is_still_known() {
+    let mut history = History::with_a_step();
+    history.fork(STEP, CHILD);
+    history.record(CHILD, What::Exit);
+    history.read_secret(CHILD, "key");
+    assert_eq!(blamed(&history.finish(), "secret.access"), [widgets("build")]);
+}
+
+#[test]
+fn steps_of_one_runner_follow_each_other() {
+    let mut history = History::with_a_step();
+    history.record(STEP, What::Exit);
+    history.fork(RUNNER, CHILD);
+    history.exec(CHILD, RUNNER, "/usr/bin/node", &step_of("acme/widgets", "upload"));
+    history.connect(CHILD, 443);
+    assert_eq!(blamed(&history.finish(), "connection.opened"), [widgets("upload")]);
+}
+
+#[test]
+fn a_job_ends_with_its_runner_and_after_everything_it_did() {
+    let mut history = History::with_a_step();
+    history.record(STEP, What::Exit);
+    history.record(RUNNER, What::Exit);
+    let ended = BootTime(history.clock);
+    history.read_secret(STEP, "key");
+    history.pipeline.tick(ended, NO_LOSSES);
+    history.pipeline.tick(BootTime(ended.0 + JOB_END_GRACE), NO_LOSSES);
+    let events = history.finish();
+    let of_job: Vec<&str> = events.iter().filter(|event| event.job.is_some()).map(AuditEvent::kind).collect();
+    assert_eq!(of_job, ["job.started", "process.exec", "secret.access", "job.finished"]);
+}
+
+#[test]
+fn a_loss_in_the_kernel_is_told_once() {
+    let mut history = History::new();
+    let counters = || Ok(vec![(Hook::Exec, Counters { emitted: 9, lost_ring_full: 3, lost_no_slot: 1 })]);
+    history.pipeline.tick(BootTime(history.clock), &counters);
+    history.pipeline.tick(BootTime(history.clock * 2), &counters);
+    let events = history.finish();
+    let losses: Vec<(String, u64)> = events
+        .iter()
+        .filter_map(|event| match &event.body {
+            Some(Body::Loss(loss)) => Some((format!("{}: {}", loss.stage, loss.reason), loss.count)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        losses,
+        [("process.exec: ring buffer full".into(), 3), ("process.exec: no free slot".into(), 1)]
+    );
+}
