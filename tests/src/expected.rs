@@ -69,6 +69,8 @@ pub fn facts(scene: &Scene) -> Vec<Fact> {
         ("ssh-agent", What::Credential(CredentialKind::AgentSocket, "ssh", socket)),
         ("metadata", What::Credential(CredentialKind::MetadataService, "cloud", metadata.clone())),
         ("metadata", tcp(&metadata, 80, false)),
+        // The session token, in a header on curl's command line.
+        ("metadata", What::Credential(CredentialKind::Argument, "argument", String::new())),
         ("network", What::Lookup("A", NAME, REGISTRY.to_string())),
         ("network", What::Lookup("AAAA", NAME, "::1".to_owned())),
         ("network", udp(RESOLVER, 53)),

@@ -45,8 +45,8 @@ const PREFIXES: &[(&str, usize)] = &[
     ("eyJhbGciOi", 10),
 ];
 
-/// Words in the name of an HTTP header whose value is a credential.
-const HEADER_WORDS: &[&str] =
+/// Endings of the name of an HTTP header whose value is a credential.
+const HEADER_ENDINGS: &[&str] =
     &["authorization", "token", "api-key", "apikey", "secret", "cookie", "password", "x-auth"];
 
 /// Command-line arguments without the credentials in them, and how many arguments had one.
@@ -115,7 +115,7 @@ fn header(argument: &[u8]) -> Option<Vec<u8>> {
     let (name, value) = argument.split_at(colon + 1);
     let spoken = String::from_utf8_lossy(&name[..colon]).to_ascii_lowercase();
     let is_name = spoken.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-    let secret = is_name && HEADER_WORDS.iter().any(|word| spoken.contains(word));
+    let secret = is_name && HEADER_ENDINGS.iter().any(|ending| spoken.ends_with(ending));
     // "token://…" is an address, "token:" alone announces nothing.
     (secret && !value.is_empty() && !value.starts_with(b"//")).then(|| [name, b" ", REDACTED].concat())
 }
@@ -159,6 +159,11 @@ mod tests {
             ("curl|-H|Authorization: Bearer FAKE", "curl|-H|Authorization: [redacted]", 1),
             ("curl|-H|X-aws-ec2-metadata-token: FAKE", "curl|-H|X-aws-ec2-metadata-token: [redacted]", 1),
             ("curl|-HCookie:FAKE", "curl|-HCookie: [redacted]", 1),
+            (
+                "curl|-H|X-aws-ec2-metadata-token-ttl-seconds: 60",
+                "curl|-H|X-aws-ec2-metadata-token-ttl-seconds: 60",
+                0,
+            ),
             ("echo|tokens are: here", "echo|tokens are: here", 0),
             ("curl|https://me:FAKE@example.test/x", "curl|https://me:[redacted]@example.test/x", 1),
             ("git|clone|https://FAKETOKEN@example.test/x", "git|clone|https://[redacted]@example.test/x", 1),
