@@ -147,7 +147,7 @@ impl Text {
             CredentialKind::Command => format!("ran {name}"),
             CredentialKind::AgentSocket => format!("talked to {name}"),
             CredentialKind::MetadataService => format!("asked {name}"),
-            CredentialKind::Argument => format!("passed {name} as an argument"),
+            CredentialKind::Argument => format!("ran with a {name}"),
             CredentialKind::Unspecified => format!("used {name}"),
         };
         if !used.variables.is_empty() {

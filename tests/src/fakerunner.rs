@@ -1,9 +1,10 @@
 //! The process tree of GitHub's actions/runner, without GitHub.
 //!
 //! In: a [`Plan`]. Out: `Runner.Listener`, under it one `Runner.Worker` for each job, under that one
-//! `bash -e …/_temp/UUID.sh` for each step with the variables that the real runner gives it (docs.github.com, "Variables
-//! reference"). One program plays both parts, by the name it is started under, because an agent knows runners by
-//! the name of their executable.
+//! `bash -e …/_temp/UUID.sh` or, for a JavaScript action, `node …/_actions/…/index.js` for each step, with the variables
+//! that the real runner gives it (docs.github.com, "Variables reference"). One program plays all parts but bash, by
+//! the name it is started under, because an agent knows runners by the name of their executable. It is no JavaScript
+//! engine: as `node` it only reads a file.
 
 use std::{
     env, fs,
@@ -21,6 +22,7 @@ use crate::{
 
 const LISTENER: &str = "Runner.Listener";
 const WORKER: &str = "Runner.Worker";
+const NODE: &str = "node";
 
 /// Jobs, and how many of them run at once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,7 +40,7 @@ pub struct Job {
     pub repository: String,
     /// Unique among the runs.
     pub run_id: String,
-    /// One script for each step, run by bash.
+    /// In the order in which they run.
     pub steps: Vec<Step>,
 }
 
@@ -47,8 +49,19 @@ pub struct Job {
 pub struct Step {
     /// The id in the workflow file.
     pub id: String,
-    /// What bash runs.
-    pub script: String,
+    /// What it does.
+    #[serde(flatten)]
+    pub work: Work,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Runs a script with bash.
+    Script(String),
+    /// Runs a JavaScript action that reads this file.
+    ActionReads(PathBuf),
 }
 
 impl Job {
@@ -58,7 +71,7 @@ impl Job {
         Self {
             repository: repository.to_owned(),
             run_id: run_id.to_owned(),
-            steps: vec![Step { id: step.to_owned(), script: script.to_owned() }],
+            steps: vec![Step { id: step.to_owned(), work: Work::Script(script.to_owned()) }],
         }
     }
 }
@@ -70,7 +83,7 @@ impl Job {
 pub fn start(directory: &Path, home: &Path, plan: &Plan) -> Result<Running> {
     let programs = directory.join("runner/bin");
     fs::create_dir_all(&programs).with_context(|| format!("cannot make {}", programs.display()))?;
-    for name in [LISTENER, WORKER] {
+    for name in [LISTENER, WORKER, NODE] {
         fs::copy(paths::binary("fakerunner")?, programs.join(name))
             .with_context(|| format!("cannot write {name} to {}", programs.display()))?;
     }
@@ -96,8 +109,9 @@ pub fn play() -> Result<()> {
     let file = PathBuf::from(arguments.nth(1).context("usage: Runner.Listener run PLAN")?);
     match program.file_name().and_then(|name| name.to_str()) {
         Some(LISTENER) => listen(&program.with_file_name(WORKER), &file),
-        Some(WORKER) => work(&read(&file)?),
-        _ => bail!("this program is started under the names {LISTENER} and {WORKER} only"),
+        Some(WORKER) => work(&program.with_file_name(NODE), &read(&file)?),
+        Some(NODE) => fs::read(&file).map(drop).with_context(|| format!("cannot read {}", file.display())),
+        _ => bail!("this program is started under the names {LISTENER}, {WORKER} and {NODE} only"),
     }
 }
 
@@ -124,21 +138,33 @@ fn listen(worker: &Path, plan: &Path) -> Result<()> {
 }
 
 /// Runs a job's steps.
-fn work(job: &Job) -> Result<()> {
+fn work(node: &Path, job: &Job) -> Result<()> {
     let root = env::current_dir()?.join("_work").join(&job.run_id);
     let (temporary, workspace) = (root.join("_temp"), root.join("checkout"));
     fs::create_dir_all(&temporary)?;
     fs::create_dir_all(&workspace)?;
     for (index, step) in job.steps.iter().enumerate() {
-        let script = temporary.join(format!("{:08x}-0000-4000-8000-{:012x}.sh", std::process::id(), index));
-        fs::write(&script, &step.script)?;
-        let mut command = Command::new("bash");
-        command.arg("-e").arg(&script).current_dir(&workspace);
+        let mut command = match &step.work {
+            Work::Script(text) => {
+                let name = format!("{:08x}-0000-4000-8000-{:012x}.sh", std::process::id(), index);
+                let script = temporary.join(name);
+                fs::write(&script, text)?;
+                let mut command = Command::new("bash");
+                command.arg("-e").arg(script);
+                command
+            }
+            Work::ActionReads(file) => {
+                let mut command = Command::new(node);
+                command.arg(root.join("_actions/acme/read/v1/dist/index.js")).arg(file);
+                command
+            }
+        };
+        command.current_dir(&workspace);
         for (name, value) in variables(job, step) {
             command.env(name, value);
         }
         command.env("GITHUB_WORKSPACE", &workspace).env("RUNNER_TEMP", &temporary);
-        succeed(command.spawn().context("cannot start bash")?, &step.id)?;
+        succeed(command.spawn().context("cannot start a step")?, &step.id)?;
     }
     Ok(())
 }

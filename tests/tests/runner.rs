@@ -7,7 +7,7 @@ use buildtrail_proto::v1::AuditEvent;
 use buildtrail_tests::{
     agent::{Agent, Settings},
     events::{describe_all, finished_jobs, is_access_to, lost, step_of},
-    fakerunner::{self, Job, Plan},
+    fakerunner::{self, Job, Plan, Step, Work},
     scene::make_home,
 };
 
@@ -92,4 +92,21 @@ fn workers_at_the_same_time_stay_apart() {
         assert_eq!(identity.repository, format!("acme/parallel-{index}"));
         assert_eq!(identity.runner_name, "runner-1");
     }
+}
+
+#[test]
+fn a_javascript_action_is_a_step_like_a_script() {
+    let directory = tempfile::tempdir().unwrap();
+    let home = make_home(directory.path()).unwrap();
+    let npmrc = home.join(".npmrc");
+    let mut job = Job::new("acme/actions", "1", "script", "cat \"$HOME/.netrc\" > /dev/null\n");
+    job.steps.push(Step { id: "__acme_read".to_owned(), work: Work::ActionReads(npmrc.clone()) });
+    let events = observe(directory.path(), &home, &Plan { at_once: 1, jobs: vec![job] });
+
+    let npmrc = npmrc.display().to_string();
+    let accesses: Vec<&AuditEvent> = events.iter().filter(|event| is_access_to(event, &npmrc)).collect();
+    let [access] = accesses[..] else { panic!("one access:\n{}", describe_all(accesses)) };
+    let step = access.step.as_ref().unwrap();
+    assert_eq!((step.id.as_str(), step.index), ("__acme_read", 2));
+    assert!(access.process.as_ref().unwrap().executable.ends_with("/node"), "{}", describe_all([access]));
 }

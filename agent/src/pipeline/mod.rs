@@ -238,7 +238,7 @@ impl Pipeline {
             self.emit_credential(time, membership, process, credential);
         }
         if in_arguments {
-            let entry = Entry { name: "command line".into(), family: "argument".into() };
+            let entry = Entry { name: "credential in an argument".into(), family: "argument".into() };
             let credential = event::credential_use(v1::CredentialKind::Argument, entry, String::new());
             self.emit_credential(time, membership, process, credential);
         }
