@@ -3,7 +3,7 @@
 //! Seen at the end of the system call and read from the kernel's own socket, so that the job's memory, which it can
 //! rewrite meanwhile, decides nothing. The cgroup hooks do not see unix sockets before 6.7.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, hint::black_box};
 
 use aya_ebpf::{
     helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs},
@@ -79,12 +79,14 @@ fn listener(socket: Object) -> Option<u32> {
 fn read_path(address: Object, path: &mut [u8; UNIX_PATH_BYTES]) -> Option<u32> {
     let length = address.read::<u32>(|o| &o.unix_address_length)?;
     let name = address.address_of(|o| &o.unix_address_name)?;
-    let mut bytes = length.wrapping_sub(FAMILY_BYTES);
-    if bytes > UNIX_PATH_BYTES as u32 {
-        bytes = UNIX_PATH_BYTES as u32;
+    // 6.1's verifier forgets that a 32-bit copy of a register is the same number, and refuses the call when the copy is
+    // compared and the original is used. So the compiler is to take this for any 64-bit number, which it compares whole.
+    let mut bytes = black_box(u64::from(length.wrapping_sub(FAMILY_BYTES)));
+    if bytes > UNIX_PATH_BYTES as u64 {
+        bytes = UNIX_PATH_BYTES as u64;
     }
     let from = (name + u64::from(FAMILY_BYTES)) as *const c_void;
     // SAFETY: the size is bounded by the destination; the helper checks the source.
-    let result = unsafe { bpf_probe_read_kernel(path.as_mut_ptr().cast(), bytes, from) };
-    if result == 0 { Some(bytes) } else { None }
+    let result = unsafe { bpf_probe_read_kernel(path.as_mut_ptr().cast(), bytes as u32, from) };
+    if result == 0 { Some(bytes as u32) } else { None }
 }
