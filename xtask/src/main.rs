@@ -12,6 +12,7 @@ mod setup;
 mod shell;
 mod suites;
 mod tally;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -50,6 +51,12 @@ enum Task {
         /// Only these: "unit" or the name of an end-to-end suite; may be repeated
         #[arg(long, value_name = "SUITE")]
         only: Vec<suites::Suite>,
+    },
+    /// Boot other kernels in QEMU and see whether the agent works on them (not part of `test`: a minute a kernel)
+    VmTest {
+        /// 5.10, 6.1, 6.12, 7.3 or all; Debian's, fetched as packages when they are needed
+        #[arg(long, default_value = "6.1")]
+        kernel: vm::Choice,
     },
     /// Measure
     Bench {
@@ -90,6 +97,7 @@ fn run(task: &Task) -> Result<bool> {
         Task::Build { debug } => compile::everything(&workspace, *debug).map(|()| true),
         Task::Demo { keep } => suites::demo(&workspace, *keep).map(|()| true),
         Task::Test { only } => suites::run(&workspace, only),
+        Task::VmTest { kernel } => vm::run(&workspace, *kernel),
         Task::Bench { what: Bench::Idle { seconds } } => bench::idle(&workspace, *seconds),
         Task::Lint => lint::run(&workspace).map(|()| true),
     }

@@ -114,6 +114,9 @@ const DEBIAN_EBPF: [Need; 9] = [
     need("libzstd-dev", "bpf-linker", There::File("/usr/include/zstd.h")),
 ];
 
+const EMULATOR: [Need; 1] =
+    [need("qemu-system-x86", "boots other kernels", There::Program("qemu-system-x86_64"))];
+
 const fn need(package: &'static str, why: &'static str, there: There) -> Need {
     Need { package, why, there }
 }
@@ -152,6 +155,12 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         install_act(workspace)?;
     }
     Ok(())
+}
+
+/// Installs what booting other kernels needs and is missing.
+pub(crate) fn emulator(workspace: &Workspace) -> Result<()> {
+    let missing: Vec<&Need> = EMULATOR.iter().filter(|need| !need.is_there()).collect();
+    if missing.is_empty() { Ok(()) } else { install_packages(workspace, &missing) }
 }
 
 fn install_packages(workspace: &Workspace, missing: &[&Need]) -> Result<()> {

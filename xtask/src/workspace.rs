@@ -88,6 +88,11 @@ impl Workspace {
         self.target.join("xtask")
     }
 
+    /// Kernels, and guests that run them.
+    pub(crate) fn vm(&self) -> PathBuf {
+        self.target.join("vm")
+    }
+
     /// A cargo command in the workspace's root, with the toolchain that runs this program.
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(cargo());

@@ -1,0 +1,111 @@
+//! Other kernels: boots Debian's in QEMU with the agent and a job in them, and judges what the agent saw.
+//!
+//! In: release binaries. Out: a matrix of hooks and facts by kernel. Everything fetched or built is kept in
+//! `target/vm`; the machine itself only gets QEMU. Must never be part of a test that has to be quick.
+
+mod apt;
+mod archive;
+mod boot;
+mod facts;
+mod guest;
+mod kernels;
+mod matrix;
+mod verdict;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum;
+
+use self::{boot::Console, kernels::Kernel, verdict::Verdict};
+use crate::{
+    compile, setup,
+    shell::{complain, say},
+    workspace::Workspace,
+};
+
+/// Which kernels to boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// Every one.
+    All,
+    /// This one.
+    One(Kernel),
+}
+
+impl Choice {
+    fn kernels(self) -> Vec<Kernel> {
+        match self {
+            Self::All => Kernel::value_variants().to_vec(),
+            Self::One(kernel) => vec![kernel],
+        }
+    }
+}
+
+impl std::str::FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" { Ok(Self::All) } else { Kernel::from_str(text, false).map(Self::One) }
+    }
+}
+
+/// Boots the chosen kernels, one after the other. Returns whether nothing failed.
+pub(crate) fn run(workspace: &Workspace, choice: Choice) -> Result<bool> {
+    ensure!(cfg!(target_arch = "x86_64"), "these guests are x86-64 and so must this machine be");
+    compile::everything(workspace, false)?;
+    setup::emulator(workspace)?;
+    let directory = workspace.vm();
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let busybox = kernels::fetch_busybox(&directory)?;
+    let initrd = directory.join("initramfs.cpio");
+    fs::write(&initrd, guest::build(workspace, &busybox)?).context("cannot write the guest's file system")?;
+
+    let verdicts: Vec<Verdict> =
+        choice.kernels().into_iter().map(|kernel| examine(kernel, &directory, &initrd)).collect();
+    say("");
+    for line in matrix::lines(&verdicts) {
+        say(&line);
+    }
+    let total = matrix::total(&verdicts);
+    say(&total.to_string());
+    Ok(total.failed == 0)
+}
+
+/// Boots one kernel and judges what came out. What cannot be had is skipped, with the reason.
+fn examine(kernel: Kernel, directory: &Path, initrd: &Path) -> Verdict {
+    let image = match kernels::fetch(kernel, directory) {
+        Ok(image) => image,
+        Err(error) => {
+            say(&format!("▸ kernel {}: skipped: {error:#}", kernel.name()));
+            return Verdict::skipped(kernel);
+        }
+    };
+    let guest = if kernel.bare_guest() { " (no tracefs or cgroup2 mounted)" } else { "" };
+    say(&format!("▸ kernel {}: booting, running a job{guest}", kernel.name()));
+    let console = log_of(directory, kernel);
+    let start = Instant::now();
+    let verdict = match boot::boot(&image, initrd, kernel.bare_guest(), &console) {
+        Ok(output) => Verdict::of(kernel, &output),
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            Verdict::of(kernel, &Console::default())
+        }
+    };
+    say(&format!("  done in {:.1} s: Linux {}", start.elapsed().as_secs_f64(), verdict.release));
+    for trouble in &verdict.troubles {
+        say(&format!("    {trouble}"));
+    }
+    if !verdict.troubles.is_empty() {
+        say(&format!("    everything the guest said: {}", console.display()));
+    }
+    verdict
+}
+
+fn log_of(directory: &Path, kernel: Kernel) -> PathBuf {
+    directory.join(format!("console-{}.log", kernel.name()))
+}

@@ -1,0 +1,182 @@
+//! Judges what one guest said.
+
+use serde_json::Value;
+
+use super::{
+    boot::{Console, Section},
+    facts::FACTS,
+    guest::{REPOSITORY, VALUE_OF_SECRETS},
+    kernels::Kernel,
+};
+
+/// The agent's exit status on a kernel that cannot serve it.
+const CANNOT_SERVE: i32 = 4;
+/// What every hook is served at today.
+const EXPECTED_TIER: &str = "B";
+
+/// One kernel's column of the matrix.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub kernel: Kernel,
+    /// As the kernel calls itself.
+    pub release: String,
+    /// Tier of each hook.
+    pub hooks: Vec<(String, Cell)>,
+    /// What holds and what does not.
+    pub facts: Vec<(&'static str, Cell)>,
+    /// Sentences about what is wrong.
+    pub troubles: Vec<String>,
+}
+
+/// One cell of the matrix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cell {
+    /// As it has to be; what to show.
+    Good(String),
+    /// Not as it has to be; what to show.
+    Bad(String),
+    /// Not run.
+    Skipped,
+}
+
+impl Cell {
+    fn yes_or_no(holds: bool) -> Self {
+        if holds { Self::Good("yes".to_owned()) } else { Self::Bad("NO".to_owned()) }
+    }
+}
+
+impl Verdict {
+    /// On a kernel that cannot be had.
+    pub(super) fn skipped(kernel: Kernel) -> Self {
+        let facts = expected(kernel).into_iter().map(|name| (name, Cell::Skipped)).collect();
+        Self { kernel, release: String::new(), hooks: Vec::new(), facts, troubles: Vec::new() }
+    }
+
+    /// On what the guest said; on silence, nothing holds.
+    pub(super) fn of(kernel: Kernel, console: &Console) -> Self {
+        let release = console.section("release").map(|section| section.text.trim().to_owned());
+        let mut verdict = Self {
+            kernel,
+            release: release.unwrap_or_else(|| "that did not come up".to_owned()),
+            hooks: Vec::new(),
+            facts: Vec::new(),
+            troubles: Vec::new(),
+        };
+        if kernel.is_refused() {
+            verdict.judge_refusal(console);
+        } else {
+            verdict.judge_hooks(console);
+            verdict.judge_events(console);
+        }
+        if !console.complete {
+            verdict.troubles.push("the guest did not get to its end".to_owned());
+        }
+        verdict
+    }
+
+    fn judge_hooks(&mut self, console: &Console) {
+        let Some(check) = console.section("check") else { return };
+        self.hooks = hooks_in(&check.text);
+        if check.status != 0 {
+            self.troubles.push(format!("`buildtrail-agent check` ended with {}", check.status));
+        }
+        if let Some(log) = console.section("check-log").filter(|_| !self.all_hooks_good()) {
+            let refusals = log.text.lines().filter(|line| line.contains("refused") || line.contains("ERROR"));
+            self.troubles.extend(refusals.map(str::to_owned));
+        }
+    }
+
+    fn all_hooks_good(&self) -> bool {
+        !self.hooks.is_empty() && self.hooks.iter().all(|(_, cell)| matches!(cell, Cell::Good(_)))
+    }
+
+    fn judge_events(&mut self, console: &Console) {
+        let empty = Section { status: -1, text: String::new() };
+        let section = console.section("events").unwrap_or(&empty);
+        let events: Vec<Value> =
+            section.text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        for fact in &FACTS {
+            self.facts.push((fact.name, Cell::yes_or_no(fact.holds(&events))));
+        }
+        let job = console.section("job").unwrap_or(&empty);
+        if job.status != 0 {
+            self.troubles.push(format!("the job ended with {}: {}", job.status, job.text.trim()));
+        }
+        for (name, holds) in [
+            (WHOLE_RUN[0], job.status == 0 && has_one_whole_job(&events)),
+            (WHOLE_RUN[1], !events.is_empty() && events.iter().all(|event| event["loss"].is_null())),
+            (WHOLE_RUN[2], !events.is_empty() && !console.contains(VALUE_OF_SECRETS)),
+            (WHOLE_RUN[3], section.status == 0),
+        ] {
+            self.facts.push((name, Cell::yes_or_no(holds)));
+        }
+    }
+
+    fn judge_refusal(&mut self, console: &Console) {
+        let refused = console.section("check").is_some_and(|check| check.status == CANNOT_SERVE);
+        let errors: Vec<&str> = console
+            .section("check-log")
+            .map_or_else(Vec::new, |log| log.text.lines().filter(|line| line.contains(" ERROR ")).collect());
+        let holds = refused && errors.len() == 1;
+        if !holds {
+            self.troubles.extend(errors.into_iter().map(str::to_owned));
+        }
+        self.facts.push((REFUSAL, Cell::yes_or_no(holds)));
+    }
+}
+
+/// Facts about the run as a whole.
+const WHOLE_RUN: [&str; 4] =
+    ["one job, from start to end", "nothing lost", "no secret's value in any output", "clean stop"];
+/// What is expected where the agent cannot run.
+const REFUSAL: &str = "refuses to run, with one sentence";
+
+/// Names of what is judged on this kernel.
+fn expected(kernel: Kernel) -> Vec<&'static str> {
+    if kernel.is_refused() {
+        return vec![REFUSAL];
+    }
+    FACTS.iter().map(|fact| fact.name).chain(WHOLE_RUN).collect()
+}
+
+fn has_one_whole_job(events: &[Value]) -> bool {
+    let count = |body: &str| {
+        events
+            .iter()
+            .filter(|event| !event[body].is_null() && event["job"]["repository"] == REPOSITORY)
+            .count()
+    };
+    count("job_started") == 1 && count("job_finished") == 1
+}
+
+/// Hook and tier in the table that `buildtrail-agent check` prints.
+fn hooks_in(report: &str) -> Vec<(String, Cell)> {
+    let table = report.lines().skip(1).take_while(|line| !line.is_empty());
+    let row = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (hook, tier) = (words.next()?, words.next()?);
+        let cell = if tier == EXPECTED_TIER { Cell::Good } else { Cell::Bad };
+        Some((hook.to_owned(), cell(tier.to_owned())))
+    };
+    table.filter_map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hook_below_the_expected_tier_is_bad() {
+        let report = "hook  tier  served by\nprocess.fork  B  tp_btf/x\nconnect.unix  -  no tracefs\n\nNot seen:\n- a b\n";
+        let good = ("process.fork".to_owned(), Cell::Good("B".to_owned()));
+        let bad = ("connect.unix".to_owned(), Cell::Bad("-".to_owned()));
+        assert_eq!(hooks_in(report), [good, bad]);
+    }
+
+    #[test]
+    fn silence_is_failure() {
+        let verdict = Verdict::of(Kernel::V6_1, &Console::default());
+        assert_eq!(verdict.facts.len(), expected(Kernel::V6_1).len());
+        assert!(verdict.facts.iter().all(|(_, cell)| matches!(cell, Cell::Bad(_))), "{:?}", verdict.facts);
+    }
+}
