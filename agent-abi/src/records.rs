@@ -10,8 +10,8 @@ pub const EXEC_ENVIRONMENT_BYTES: usize = 8192;
 pub const EXEC_DATA_BYTES: usize = EXEC_FILENAME_BYTES + EXEC_ARGUMENT_BYTES + EXEC_ENVIRONMENT_BYTES;
 /// Longest unix socket path (`UNIX_PATH_MAX`, include/uapi/linux/un.h).
 pub const UNIX_PATH_BYTES: usize = 108;
-/// Most bytes of a DNS message that are reported: the classic limit of DNS over UDP.
-pub const DNS_PAYLOAD_BYTES: usize = 512;
+/// Most bytes of a DNS message that are reported: more than resolvers announce with EDNS (RFC 9715: 1,400).
+pub const DNS_PAYLOAD_BYTES: usize = 2048;
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -77,7 +77,7 @@ unsafe fn load_payload(ctx: &SkBuffContext, record: *mut DnsRecord, from: u32, l
     if bytes == 0 || bytes > DNS_PAYLOAD_BYTES as u32 {
         return false;
     }
-    bytes &= 0x3ff;
+    bytes &= 0xfff;
     // SAFETY: by contract, and the size was bounded above.
     unsafe {
         (*record).length = bytes as u16;

@@ -25,6 +25,8 @@ pub struct Lookup {
     pub body: v1::DnsLookup,
     /// Addresses that the answer led to.
     pub addresses: Vec<IpAddr>,
+    /// A message was longer than what the sensor captures, or had more answers than are kept.
+    pub truncated: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,7 +58,9 @@ impl DnsTracker {
             process,
             body: question_body(&packet, message.resolver),
             addresses: Vec::new(),
+            truncated: false,
         });
+        lookup.truncated |= message.truncated || packet.answers.len() > MAX_ANSWERS;
         response_code(packet.rcode()).clone_into(&mut lookup.body.response_code);
         for answer in packet.answers.iter().take(MAX_ANSWERS) {
             let (text, address) = describe(&answer.rdata);
@@ -97,6 +101,7 @@ impl DnsTracker {
             process,
             body: question_body(packet, message.resolver),
             addresses: Vec::new(),
+            truncated: message.truncated,
         });
         given_up
     }

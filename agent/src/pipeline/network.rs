@@ -109,7 +109,7 @@ impl Pipeline {
             lookup.time,
             Some(&membership),
             Some(&process),
-            Notes::default(),
+            Notes { truncated: lookup.truncated, ..Notes::default() },
             Body::DnsLookup(lookup.body),
         );
     }
