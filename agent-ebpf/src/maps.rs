@@ -29,12 +29,34 @@ pub const SLOTS: usize = 64;
 
 /// Where an execution is assembled. Owned by the one program that set `busy`: a program can be preempted by another on
 /// the same CPU, so per-CPU memory would be shared.
+///
+/// What changes from step to step through the environment is here and not on the stack, whose content the verifier
+/// follows: 7.3's gave up after a million instructions, because every length of a name made another state.
 #[repr(C)]
 pub struct Slot {
     pub busy: u64,
+    pub walk: Walk,
+    pub name: Name,
     pub chunk: [u8; CHUNK_BYTES],
     pub record: ExecRecord,
 }
+
+/// State of the walk through the environment.
+#[repr(C)]
+pub struct Walk {
+    pub at: u64,
+    pub end: u64,
+    /// Bytes of the record's variable data so far.
+    pub out: u32,
+    /// In the middle of a value that is longer than a chunk.
+    pub skipping: u32,
+    pub flags: u32,
+    pub name_length: u32,
+}
+
+/// The name of the variable that is looked at, padded with zeros; aligned so that clearing it takes no loop.
+#[repr(C, align(8))]
+pub struct Name(pub VariableName);
 
 #[btf_map]
 pub static EXEC_SLOTS: Array<Slot, SLOTS> = Array::new();

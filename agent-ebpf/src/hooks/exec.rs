@@ -24,7 +24,7 @@ use crate::{
     emit::{self, Outcome},
     hooks::process::parent_of,
     kread::Object,
-    maps::{CHUNK_BYTES, CRITICAL, EXEC_SLOTS, IDENTITY_VARIABLES, SLOTS, Slot},
+    maps::{CHUNK_BYTES, CRITICAL, EXEC_SLOTS, IDENTITY_VARIABLES, Name, SLOTS, Slot, Walk},
 };
 
 /// Slots tried before an execution counts as lost.
@@ -87,7 +87,7 @@ fn claim_slot() -> Option<(u32, *mut Slot)> {
 #[inline(always)]
 fn assemble(task: Object, bprm: Object, index: u32, slot: *mut Slot) -> usize {
     // SAFETY: the caller owns the slot.
-    let record = unsafe { &mut (*slot).record };
+    let (record, walk) = unsafe { (&mut (*slot).record, &raw mut (*slot).walk) };
     record.header = emit::header(Kind::Exec, Hook::Exec);
     record.parent_tgid = parent_of(task);
     record.flags = describe_file(record, bprm);
@@ -103,10 +103,11 @@ fn assemble(task: Object, bprm: Object, index: u32, slot: *mut Slot) -> usize {
     record.arguments_length = arguments as u32;
 
     let start = filename + arguments;
-    let end = mm.and_then(|mm| read_environment(record, start as u32, index, mm)).unwrap_or_else(|| {
-        record.flags |= ExecFlags::UNREADABLE;
-        start
-    });
+    let end =
+        mm.and_then(|mm| read_environment(record, walk, start as u32, index, mm)).unwrap_or_else(|| {
+            record.flags |= ExecFlags::UNREADABLE;
+            start
+        });
     record.environment_length = end.wrapping_sub(start) as u32;
     end
 }
@@ -159,33 +160,23 @@ fn read_arguments(record: &mut ExecRecord, at: usize, mm: Object) -> Option<usiz
     if result == 0 { Some(length as usize) } else { None }
 }
 
-/// State of the walk through the environment.
-#[repr(C)]
-struct Walk {
-    at: u64,
-    end: u64,
-    slot: u32,
-    out: u32,
-    /// In the middle of a value that is longer than a chunk.
-    skipping: u32,
-    flags: u32,
-}
-
-/// Copies names, and values of the allow-list; returns where the data ends.
+/// Copies names, and values of the allow-list; returns where the data ends. `walk` is the slot's.
 #[inline(always)]
-fn read_environment(record: &mut ExecRecord, out: u32, slot: u32, mm: Object) -> Option<usize> {
-    let mut walk = Walk {
-        at: mm.read(|o| &o.mm_env_start)?,
-        end: mm.read(|o| &o.mm_env_end)?,
-        slot,
-        out,
-        skipping: 0,
-        flags: 0,
+fn read_environment(
+    record: &mut ExecRecord,
+    walk: *mut Walk,
+    out: u32,
+    mut slot: u32,
+    mm: Object,
+) -> Option<usize> {
+    let (at, end) = (mm.read(|o| &o.mm_env_start)?, mm.read(|o| &o.mm_env_end)?);
+    // SAFETY: the caller owns the slot; the callback, which changes `walk`, has the signature that the helper wants, and
+    // `slot` outlives the call.
+    let walk = unsafe {
+        *walk = Walk { at, end, out, skipping: 0, flags: 0, name_length: 0 };
+        bpf_loop(ENVIRONMENT_STEPS, step as *const () as *mut c_void, (&raw mut slot).cast(), 0);
+        &*walk
     };
-    // SAFETY: the callback has the signature that the helper wants, and `walk` outlives the call.
-    unsafe {
-        bpf_loop(ENVIRONMENT_STEPS, step as *const () as *mut c_void, (&raw mut walk).cast(), 0);
-    }
     record.flags |= walk.flags;
     if walk.at < walk.end {
         record.flags |= ExecFlags::ENVIRONMENT_CUT;
@@ -195,16 +186,15 @@ fn read_environment(record: &mut ExecRecord, out: u32, slot: u32, mm: Object) ->
 }
 
 /// One variable, or one chunk of a long one. Returns 1 to stop.
-extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
+extern "C" fn step(_index: u32, slot: *const u32) -> i64 {
     // SAFETY: `bpf_loop` passes the pointer that it was given.
-    let walk = unsafe { &mut *walk };
+    let Some(slot) = EXEC_SLOTS.get_ptr_mut(unsafe { *slot }) else { return 1 };
+    let slot: *mut Slot = slot;
+    // SAFETY: this program owns the slot.
+    let (walk, chunk) = unsafe { (&mut (*slot).walk, (*slot).chunk.as_mut_ptr()) };
     if walk.at >= walk.end {
         return 1;
     }
-    let Some(slot) = EXEC_SLOTS.get_ptr_mut(walk.slot) else { return 1 };
-    let slot: *mut Slot = slot;
-    // SAFETY: this program owns the slot.
-    let chunk = unsafe { (*slot).chunk.as_mut_ptr() };
     // SAFETY: destination and size are the chunk; the helper checks the source.
     let read = unsafe { bpf_probe_read_user_str(chunk.cast(), CHUNK_BYTES as u32, walk.at as *const c_void) };
     if read <= 0 {
@@ -234,20 +224,13 @@ fn ends_here(address: u64) -> bool {
 #[inline(always)]
 fn report(walk: &mut Walk, slot: *mut Slot, read: u64) -> i64 {
     // SAFETY: this program owns the slot.
-    let chunk = unsafe { &(*slot).chunk };
-    let mut name: VariableName = [0; VARIABLE_NAME_BYTES];
-    let mut length = 0;
-    while length < VARIABLE_NAME_BYTES {
-        let byte = chunk[length];
-        if byte == b'=' || byte == 0 {
-            break;
-        }
-        name[length] = byte;
-        length += 1;
-    }
+    let (chunk, name) = unsafe { (&(*slot).chunk, &mut (*slot).name) };
+    let length = read_name(walk, chunk, name);
+    // By reference: a copy would be on the stack.
+    let name: &VariableName = &name.0;
     // SAFETY: the reference is not kept.
     let allowed = unsafe { IDENTITY_VARIABLES.get(name) }.is_some();
-    let mut bytes = if allowed { read } else { length as u64 };
+    let mut bytes = if allowed { read } else { length };
     if bytes > CHUNK_BYTES as u64 - 1 {
         bytes = CHUNK_BYTES as u64 - 1;
     }
@@ -267,4 +250,23 @@ fn report(walk: &mut Walk, slot: *mut Slot, read: u64) -> i64 {
     // An allowed variable was read with its zero; a name was not.
     walk.out += if allowed && bytes == read { bytes as u32 } else { bytes as u32 + 1 };
     0
+}
+
+/// Copies the variable's name out of the chunk; returns its length.
+#[inline(always)]
+fn read_name(walk: &mut Walk, chunk: &[u8; CHUNK_BYTES], name: &mut Name) -> u64 {
+    *name = Name([0; VARIABLE_NAME_BYTES]);
+    let mut length = 0;
+    while length < VARIABLE_NAME_BYTES {
+        let byte = chunk[length];
+        if byte == b'=' || byte == 0 {
+            break;
+        }
+        name.0[length] = byte;
+        length += 1;
+    }
+    walk.name_length = length as u32;
+    // By way of the map, so that the verifier does not follow each possible length on its own.
+    // SAFETY: a plain load of a valid reference.
+    u64::from(unsafe { core::ptr::read_volatile(&raw const walk.name_length) })
 }
