@@ -61,6 +61,8 @@ ssh-agent -a /run/ssh-job/agent.1 > /dev/null
 buildtrail-agent run --output json --ready-file /run/ready > /run/events 2> /run/agent.log &
 agent=$!
 await test -e /run/ready
+sed -n 's/^verified_insns:[[:space:]]*//p' /proc/$agent/fdinfo/* > /run/verifier
+section verifier /run/verifier
 
 cat /root/.netrc > /dev/null
 cd /runner

@@ -11,6 +11,8 @@ use super::{
 
 /// The agent's exit status on a kernel that cannot serve it.
 const CANNOT_SERVE: i32 = 4;
+/// Half of what the verifier follows before it refuses a program: the next kernel may count more.
+const MOST_INSTRUCTIONS: u64 = 500_000;
 /// What every hook is served at today.
 const EXPECTED_TIER: &str = "B";
 
@@ -66,6 +68,7 @@ impl Verdict {
             verdict.judge_refusal(console);
         } else {
             verdict.judge_hooks(console);
+            verdict.judge_programs(console);
             verdict.judge_events(console);
         }
         if !console.complete {
@@ -88,6 +91,18 @@ impl Verdict {
 
     fn all_hooks_good(&self) -> bool {
         !self.hooks.is_empty() && self.hooks.iter().all(|(_, cell)| matches!(cell, Cell::Good(_)))
+    }
+
+    /// The program that the verifier followed longest.
+    fn judge_programs(&mut self, console: &Console) {
+        let counts = console.section("verifier").map_or("", |section| section.text.as_str());
+        let most = counts.lines().filter_map(|line| line.parse::<u64>().ok()).max();
+        let cell = match most {
+            Some(most) if most <= MOST_INSTRUCTIONS => Cell::Good(most.to_string()),
+            Some(most) => Cell::Bad(format!("{most}!")),
+            None => Cell::Bad("NO".to_owned()),
+        };
+        self.facts.push((INSTRUCTIONS, cell));
     }
 
     fn judge_events(&mut self, console: &Console) {
@@ -125,6 +140,8 @@ impl Verdict {
     }
 }
 
+/// How long the verifier follows a program, at most.
+const INSTRUCTIONS: &str = "most instructions verified of a program";
 /// Facts about the run as a whole.
 const WHOLE_RUN: [&str; 4] =
     ["one job, from start to end", "nothing lost", "no secret's value in any output", "clean stop"];
@@ -136,7 +153,7 @@ fn expected(kernel: Kernel) -> Vec<&'static str> {
     if kernel.is_refused() {
         return vec![REFUSAL];
     }
-    FACTS.iter().map(|fact| fact.name).chain(WHOLE_RUN).collect()
+    std::iter::once(INSTRUCTIONS).chain(FACTS.iter().map(|fact| fact.name)).chain(WHOLE_RUN).collect()
 }
 
 fn has_one_whole_job(events: &[Value]) -> bool {
