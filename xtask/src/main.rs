@@ -52,7 +52,7 @@ enum Task {
         #[arg(long, value_name = "SUITE")]
         only: Vec<suites::Suite>,
     },
-    /// Boot other kernels in QEMU and see whether the agent works on them (not part of `test`: a minute a kernel)
+    /// Boot other kernels in QEMU and see whether the agent works on them (some 15 s each; not part of `test`)
     VmTest {
         /// 5.10, 6.1, 6.12, 7.3 or all; Debian's, fetched as packages when they are needed
         #[arg(long, default_value = "6.1")]

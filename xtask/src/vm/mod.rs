@@ -50,7 +50,12 @@ impl std::str::FromStr for Choice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "all" { Ok(Self::All) } else { Kernel::from_str(text, false).map(Self::One) }
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        let known =
+            Kernel::value_variants().iter().map(|kernel| kernel.name()).collect::<Vec<_>>().join(", ");
+        Kernel::from_str(text, false).map(Self::One).map_err(|_| format!("known are {known} and all"))
     }
 }
 
