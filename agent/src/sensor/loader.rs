@@ -284,8 +284,11 @@ fn brief(error: ProgramError) -> String {
     match &error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
-            let last =
-                log.lines().rev().find(|line| !line.starts_with("processed ") && !line.trim().is_empty());
+            let statistics = ["processed ", "verification time ", "stack depth ", "subprog "];
+            let says_why = |line: &&str| {
+                !line.trim().is_empty() && !statistics.iter().any(|start| line.starts_with(start))
+            };
+            let last = log.lines().rev().find(says_why);
             last.map_or_else(|| io_error.to_string(), |line| format!("{io_error} ({})", line.trim()))
         }
         other => with_causes(other),
