@@ -58,6 +58,64 @@ const BUILT_IN: &[(&str, &str, &str)] = &[
     ("MySQL options", "mysql", "~/.my.cnf"),
     ("Fly.io configuration", "fly", "~/.fly/config.yml"),
     ("Heroku credentials", "heroku", "~/.config/heroku/credentials.json"),
+    ("AWS cached role credentials", "aws", "~/.aws/cli/cache/*.json"),
+    ("Azure access tokens", "azure", "~/.azure/accessTokens.json"),
+    ("Azure DevOps token", "azure", "~/.azure/azuredevops/personalAccessTokens"),
+    ("Google Cloud legacy credentials", "gcp", "~/.boto"),
+    ("Google service account of a container", "gcp", "/var/run/secrets/google/*"),
+    ("EKS service account token", "aws", "/var/run/secrets/eks.amazonaws.com/serviceaccount/token"),
+    ("Azure workload identity token", "azure", "/var/run/secrets/azure/tokens/azure-identity-token"),
+    ("kubelet configuration", "kubernetes", "/etc/kubernetes/kubelet.conf"),
+    ("k3s administrator configuration", "kubernetes", "/etc/rancher/k3s/k3s.yaml"),
+    ("Helm repository credentials", "kubernetes", "~/.config/helm/repositories.yaml"),
+    ("Helm registry credentials", "kubernetes", "~/.config/helm/registry/config.json"),
+    ("Docker legacy registry credentials", "docker", "~/.dockercfg"),
+    ("npm global configuration", "npm", "/etc/npmrc"),
+    ("Yarn classic configuration", "npm", "~/.yarnrc"),
+    ("pnpm configuration", "npm", "~/.config/pnpm/rc"),
+    ("Bun configuration", "npm", "~/.bunfig.toml"),
+    ("pip legacy configuration", "pypi", "~/.pip/pip.conf"),
+    ("Poetry credentials", "pypi", "~/.config/pypoetry/auth.toml"),
+    ("uv credentials", "pypi", "~/.local/share/uv/credentials/*"),
+    ("Bundler configuration", "rubygems", "~/.bundle/config"),
+    ("sbt credentials", "maven", "~/.sbt/.credentials"),
+    ("Ivy credentials", "maven", "~/.ivy2/.credentials"),
+    ("NuGet configuration (XDG)", "nuget", "~/.config/NuGet/NuGet.Config"),
+    ("Composer credentials (XDG)", "composer", "~/.config/composer/auth.json"),
+    ("Hex credentials", "hex", "~/.hex/hex.config"),
+    ("Conan credentials", "conan", "~/.conan2/credentials.json"),
+    ("Hugging Face token", "huggingface", "~/.cache/huggingface/token"),
+    ("Hugging Face stored tokens", "huggingface", "~/.cache/huggingface/stored_tokens"),
+    ("Kaggle credentials", "kaggle", "~/.kaggle/kaggle.json"),
+    ("Databricks configuration", "databricks", "~/.databrickscfg"),
+    ("Snowflake configuration", "snowflake", "~/.snowsql/config"),
+    ("Snowflake connections", "snowflake", "~/.snowflake/connections.toml"),
+    ("hub credentials", "github", "~/.config/hub"),
+    ("Copilot credentials", "github", "~/.config/github-copilot/*.json"),
+    ("age identity", "age", "~/.config/age/keys.txt"),
+    ("SOPS age identity", "age", "~/.config/sops/age/keys.txt"),
+    ("cosign key", "sigstore", "~/.cosign/cosign.key"),
+    ("minisign key", "minisign", "~/.minisign/minisign.key"),
+    ("GnuPG legacy secret keyring", "gpg", "~/.gnupg/secring.gpg"),
+    ("Terraform Cloud credentials", "terraform", "~/.terraformrc"),
+    ("Pulumi credentials", "pulumi", "~/.pulumi/credentials.json"),
+    ("Ansible vault password", "ansible", "~/.vault_pass*"),
+    ("Cloudflare credentials", "cloudflare", "~/.cloudflared/*.json"),
+    ("Wrangler credentials", "cloudflare", "~/.config/.wrangler/config/default.toml"),
+    ("DigitalOcean configuration", "digitalocean", "~/.config/doctl/config.yaml"),
+    ("Hetzner Cloud configuration", "hetzner", "~/.config/hcloud/cli.toml"),
+    ("Scaleway configuration", "scaleway", "~/.config/scw/config.yaml"),
+    ("IBM Cloud configuration", "ibm", "~/.bluemix/config.json"),
+    ("Oracle Cloud configuration", "oracle", "~/.oci/config"),
+    ("OpenStack clouds", "openstack", "~/.config/openstack/clouds.yaml"),
+    ("Vercel credentials", "vercel", "~/.local/share/com.vercel.cli/auth.json"),
+    ("Netlify configuration", "netlify", "~/.config/netlify/config.json"),
+    ("Firebase tokens", "gcp", "~/.config/configstore/firebase-tools.json"),
+    ("Sentry configuration", "sentry", "~/.sentryclirc"),
+    ("Snyk configuration", "snyk", "~/.config/configstore/snyk.json"),
+    ("MinIO client configuration", "s3", "~/.mc/config.json"),
+    ("Bitwarden CLI data", "bitwarden", "~/.config/Bitwarden CLI/data.json"),
+    ("MySQL login path", "mysql", "~/.mylogin.cnf"),
     ("1Password CLI configuration", "1password", "~/.config/op/config"),
 ];
 
@@ -192,6 +250,18 @@ mod tests {
         }
         let [deploy] = of("prod deploy key")[..] else { panic!("one target for an absolute path") };
         assert!(deploy.name.matches(OsStr::new("deploy_eu")) && !deploy.name.matches(OsStr::new("other")));
+    }
+
+    #[test]
+    fn every_built_in_entry_can_be_watched_and_stands_once() {
+        let homes = BTreeSet::from([PathBuf::from("/home/ann")]);
+        let mut paths = BTreeSet::new();
+        for (name, family, path) in BUILT_IN {
+            let targets = expand(&Rc::new(Entry::new(name, family)), path, &homes);
+            assert_eq!(targets.len(), 1, "{path}");
+            assert!(paths.insert(path), "{path} stands twice");
+        }
+        assert!(paths.len() >= 80, "{} well-known places", paths.len());
     }
 
     #[test]
