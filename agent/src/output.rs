@@ -142,40 +142,49 @@ fn write_all(host: &HostIdentity, queue: &Receiver<Box<AuditEvent>>, target: imp
     }
 }
 
+/// What was written, for tests to read.
+#[cfg(test)]
+#[derive(Clone, Default)]
+pub(crate) struct Written(Arc<std::sync::Mutex<Vec<u8>>>);
+
+#[cfg(test)]
+impl Written {
+    /// The events, one a line.
+    pub(crate) fn events(&self) -> Vec<AuditEvent> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+#[cfg(test)]
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use buildtrail_evidence::id::{BootId, HostId};
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Shared {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     #[test]
     fn every_event_is_one_numbered_line() {
         let host =
             HostIdentity { host_id: HostId::parse("h").unwrap(), boot_id: BootId::parse("b").unwrap() };
-        let target = Shared::default();
+        let target = Written::default();
         let output = JsonOutput::start(host, target.clone()).unwrap();
         for _ in 0..3 {
             output.push(AuditEvent::default());
         }
         output.finish();
-        let text = String::from_utf8(target.0.lock().unwrap().clone()).unwrap();
-        let events: Vec<AuditEvent> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let events = target.events();
         let numbers: Vec<u64> = events.iter().map(|event| event.sequence).collect();
         assert_eq!(numbers, [1, 2, 3]);
         assert_eq!(events[0].host_id, "h");

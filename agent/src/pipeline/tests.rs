@@ -1,17 +1,13 @@
 //! Histories of a host, told as the sensors would tell them, and who gets the blame.
 
-use std::{
-    io::{self, Write},
-    rc::Rc,
-    sync::{Arc, Mutex},
-};
+use std::rc::Rc;
 
 use buildtrail_evidence::id::{BootId, HostId};
 use v1::AuditEvent;
 
 use super::*;
 use crate::{
-    output::JsonOutput,
+    output::{JsonOutput, Written},
     sensor::{
         files::{FileId, Operations},
         records::{Connect, Variable},
@@ -24,24 +20,10 @@ const STEP: u32 = RUNNER + 1;
 const CHILD: u32 = RUNNER + 2;
 const STRANGER: u32 = RUNNER + 100;
 
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// A host whose history is being told.
 struct History {
     pipeline: Pipeline,
-    lines: Lines,
+    lines: Written,
     clock: u64,
 }
 
@@ -55,7 +37,7 @@ fn id(pid: u32) -> ProcessId {
 
 impl History {
     fn new() -> Self {
-        let lines = Lines::default();
+        let lines = Written::default();
         let host =
             HostIdentity { host_id: HostId::parse("h").unwrap(), boot_id: BootId::parse("b").unwrap() };
         let output = Output::Json(JsonOutput::start(host.clone(), lines.clone()).unwrap());
@@ -122,8 +104,7 @@ impl History {
 
     fn finish(self) -> Vec<AuditEvent> {
         self.pipeline.finish(NO_LOSSES);
-        let text = String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        self.lines.events()
     }
 }
 

@@ -167,18 +167,6 @@ impl ProcessTable {
         self.dead.get(&pid)?.last()
     }
 
-    /// Live processes.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.live.len()
-    }
-
-    /// Whether no process is known.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.live.is_empty()
-    }
-
     /// Forgets those that ended long ago.
     pub fn sweep(&mut self, now: BootTime) {
         if now < self.next_sweep {
