@@ -5,7 +5,6 @@
 use std::{
     io::{self, BufWriter, Write},
     sync::{
-        Arc,
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     },
@@ -54,12 +53,12 @@ impl Output {
         }
     }
 
-    /// Events lost in the agent since it was started.
+    /// Events lost since start that the output has reported by itself.
     #[must_use]
-    pub fn lost(&self) -> u64 {
+    pub fn reported_loss(&self) -> u64 {
         match self {
             Self::Spool(spool) => spool.stats().lost_events,
-            Self::Json(json) => json.lost_total.load(Ordering::Relaxed),
+            Self::Json(_) => 0,
         }
     }
 
@@ -83,8 +82,7 @@ impl Output {
 /// Writes events as JSON lines on a thread of its own.
 pub struct JsonOutput {
     queue: SyncSender<Box<AuditEvent>>,
-    lost: Arc<AtomicU64>,
-    lost_total: Arc<AtomicU64>,
+    lost: AtomicU64,
     thread: JoinHandle<()>,
 }
 
@@ -102,13 +100,12 @@ impl JsonOutput {
                 error!(%error, "standard output cannot be written; events are lost from here on");
             }
         })?;
-        Ok(Self { queue, lost: Arc::default(), lost_total: Arc::default(), thread: writer })
+        Ok(Self { queue, lost: AtomicU64::new(0), thread: writer })
     }
 
     fn push(&self, event: AuditEvent) {
         if self.queue.try_send(Box::new(event)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
-            self.lost_total.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -145,7 +142,7 @@ fn write_all(host: &HostIdentity, queue: &Receiver<Box<AuditEvent>>, target: imp
 /// What was written, for tests to read.
 #[cfg(test)]
 #[derive(Clone, Default)]
-pub(crate) struct Written(Arc<std::sync::Mutex<Vec<u8>>>);
+pub(crate) struct Written(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
 
 #[cfg(test)]
 impl Written {

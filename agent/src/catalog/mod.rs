@@ -25,6 +25,6 @@ impl Entry {
 }
 
 /// The last component of a path.
-fn base_name(path: &[u8]) -> &[u8] {
+pub(crate) fn base_name(path: &[u8]) -> &[u8] {
     path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
 }

@@ -1,8 +1,8 @@
 //! Which job and step a process works for.
 //!
-//! In: the first execution of each process that a runner itself created. Out: a [`Membership`], which the process's
+//! In: executions of processes that a runner created and that have no job yet. Out: a [`Membership`], which the process's
 //! descendants inherit through the process table, and the jobs' beginnings and ends. Must never name a job from what the
-//! job's own processes say: only the runner's direct children are asked, and only once.
+//! job's own processes say: a process that has a membership is never asked again.
 
 mod github;
 mod runner;

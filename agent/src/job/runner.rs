@@ -2,7 +2,10 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 
-use crate::config::{Platform, RunnerProgram};
+use crate::{
+    catalog::base_name,
+    config::{Platform, RunnerProgram},
+};
 
 /// Runners by the name of their executable. A process inside a job is never one of them.
 const BUILT_IN: &[(&[u8], Platform)] =
@@ -29,7 +32,7 @@ impl RunnerPrograms {
         if let Some(program) = declared {
             return Some(program.platform);
         }
-        let name = executable.rsplit(|&byte| byte == b'/').next()?;
+        let name = base_name(executable);
         BUILT_IN.iter().find(|(built_in, _)| *built_in == name).map(|(_, platform)| *platform)
     }
 }

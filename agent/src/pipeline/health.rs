@@ -90,13 +90,9 @@ impl Pipeline {
     }
 
     pub(super) fn emit_heartbeat(&mut self) {
-        let spool_lost = match &self.output {
-            crate::output::Output::Spool(_) => self.output.lost(),
-            crate::output::Output::Json(_) => 0,
-        };
         let body = v1::Heartbeat {
             events_captured: self.health.captured,
-            events_lost: self.health.lost_in_kernel + self.health.lost_in_agent + spool_lost,
+            events_lost: self.health.lost_in_kernel + self.health.lost_in_agent + self.output.reported_loss(),
             spool_bytes: self.output.spool_bytes(),
             running_jobs: u32::try_from(self.jobs.running()).unwrap_or(u32::MAX),
         };

@@ -64,8 +64,7 @@ impl Pipeline {
     #[must_use]
     pub fn new(host: HostIdentity, runners: RunnerPrograms, output: Output) -> Self {
         let mut processes = ProcessTable::default();
-        for found in process::snapshot() {
-            let mut process = found.process;
+        for mut process in process::snapshot() {
             if runners.platform_of(&process.executable).is_some() {
                 process.role = Role::Runner;
             } else if let Some(parent) = processes.live(process.parent_pid) {

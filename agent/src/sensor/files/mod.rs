@@ -112,6 +112,7 @@ pub struct FileSensor {
     fanotify: Fanotify,
     marks: Marks,
     own_pid: i32,
+    buffer: Vec<u8>,
 }
 
 impl FileSensor {
@@ -132,7 +133,7 @@ impl FileSensor {
         let mut marks = Marks::new(targets)?;
         marks.scan_all(&fanotify);
         let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
-        Ok(Self { fanotify, marks, own_pid })
+        Ok(Self { fanotify, marks, own_pid, buffer: vec![0; BUFFER_BYTES] })
     }
 
     /// Becomes readable when a secret was touched.
@@ -165,16 +166,15 @@ impl FileSensor {
     /// When the kernel refuses the read.
     pub fn read(&mut self) -> io::Result<FileBatch> {
         let mut batch = FileBatch::default();
-        let mut buffer = vec![0_u8; BUFFER_BYTES];
         for _ in 0..MAX_READS {
-            let length = match nix::unistd::read(&self.fanotify, &mut buffer) {
+            let length = match nix::unistd::read(&self.fanotify, &mut self.buffer) {
                 Ok(0) | Err(nix::Error::EAGAIN) => break,
                 Ok(length) => length,
                 Err(nix::Error::EINTR) => continue,
                 Err(error) => return Err(error.into()),
             };
             let time = BootTime::now();
-            for raw in wire::parse(&buffer[..length]) {
+            for raw in wire::parse(&self.buffer[..length]) {
                 if raw.overflow {
                     batch.overflows += 1;
                 } else if raw.pid != self.own_pid
