@@ -99,6 +99,8 @@ impl Walk {
         match LogEntry::decode(payload) {
             Ok(LogEntry::Host(host)) => self.host(index, &host),
             Ok(LogEntry::Batch(batch)) => self.batch(index, &batch),
+            // The collector's own acts belong to no host's chain.
+            Ok(LogEntry::Collector(_)) => {}
             Err(error) => self.problems.add(index, &error.to_string()),
         }
     }

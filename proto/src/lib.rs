@@ -18,6 +18,9 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/buildtrail.v1.serde.rs"));
 }
 
+mod acts;
+
+pub use acts::ACT_KINDS;
 pub use pbjson_types::Timestamp;
 
 /// Nanoseconds in one second.

@@ -22,7 +22,7 @@ use buildtrail_evidence::{
     log::HostRecord,
     records::{RecordIndex, RecordLog},
 };
-use buildtrail_proto::v1::SignedBatch;
+use buildtrail_proto::v1::{CollectorEntry, SignedBatch};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -47,6 +47,7 @@ pub(crate) struct Item {
 pub(crate) enum ItemEntry {
     Host(HostRecord),
     Batch(OpenedBatch),
+    Collector(CollectorEntry),
 }
 
 /// Why a batch was not stored.

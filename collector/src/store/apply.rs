@@ -4,29 +4,38 @@ use std::collections::HashMap;
 
 use buildtrail_evidence::{batch::OpenedBatch, digest::Digest, log::HostRecord, records::RecordIndex};
 use buildtrail_proto::{
-    unix_nanos,
-    v1::{AuditEvent, audit_event::Body},
+    Timestamp, unix_nanos,
+    v1::{AuditEvent, CollectorEntry, audit_event::Body},
 };
 use prost::Message as _;
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
-use super::{StoreError, origin_of};
+use super::StoreError;
 
 /// A host's introduction; a repeated one changes nothing.
-pub(super) fn host(
-    index: &Transaction<'_>,
-    record: RecordIndex,
-    host: &HostRecord,
-) -> Result<(), StoreError> {
-    if record == RecordIndex(0) {
-        index.execute("UPDATE state SET origin = ?1", [origin_of(host).as_bytes()])?;
-    }
+pub(super) fn host(index: &Transaction<'_>, host: &HostRecord) -> Result<(), StoreError> {
     index
         .prepare_cached(
             "INSERT OR IGNORE INTO hosts
              SELECT NULL, ?1, ?2, ?3, 0, ?4, '', 0, damaged FROM state",
         )?
         .execute(params![host.host_id, host.name, host.public_key, Digest::default().as_bytes()])?;
+    Ok(())
+}
+
+/// What the collector did or noticed.
+pub(super) fn act(
+    index: &Transaction<'_>,
+    record: RecordIndex,
+    entry: &CollectorEntry,
+) -> Result<(), StoreError> {
+    index.prepare_cached("INSERT OR IGNORE INTO acts VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
+        record.0.cast_signed(),
+        nanos(entry.time.as_ref()),
+        entry.kind(),
+        entry.host_id(),
+        entry.encode_to_vec()
+    ])?;
     Ok(())
 }
 
@@ -66,7 +75,7 @@ pub(super) fn batch(
             boot,
             sequence,
             host,
-            nanos(event),
+            nanos(event.time.as_ref()),
             event.kind(),
             job,
             event.encode_to_vec()
@@ -107,9 +116,9 @@ fn boot(index: &Transaction<'_>, host: i64, boot_id: &str) -> Result<i64, StoreE
     Ok(boot)
 }
 
-/// Nanoseconds since 1970; 0 for an event without a time.
-fn nanos(event: &AuditEvent) -> i64 {
-    event.time.as_ref().map_or(0, |time| i64::try_from(unix_nanos(time)).unwrap_or(i64::MAX))
+/// Nanoseconds since 1970; 0 where there is no time.
+fn nanos(time: Option<&Timestamp>) -> i64 {
+    time.map_or(0, |time| i64::try_from(unix_nanos(time)).unwrap_or(i64::MAX))
 }
 
 /// When something began and ended, and how many events of each kind it had.
@@ -121,12 +130,12 @@ struct Span {
 
 impl Span {
     fn new(event: &AuditEvent) -> Self {
-        Self { first: nanos(event), last: nanos(event), counts: HashMap::new() }
+        Self { first: nanos(event.time.as_ref()), last: nanos(event.time.as_ref()), counts: HashMap::new() }
     }
 
     fn add(&mut self, event: &AuditEvent) {
-        self.first = self.first.min(nanos(event));
-        self.last = self.last.max(nanos(event));
+        self.first = self.first.min(nanos(event.time.as_ref()));
+        self.last = self.last.max(nanos(event.time.as_ref()));
         *self.counts.entry(event.kind()).or_default() += 1;
     }
 

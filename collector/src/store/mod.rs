@@ -23,7 +23,6 @@ use buildtrail_evidence::{
     digest::Digest,
     id::HostId,
     key::HostPublicKey,
-    log::{HostRecord, LogEntry},
     records::{RecordIndex, RecordsError},
 };
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
@@ -121,7 +120,8 @@ impl Store {
         let transaction = self.connection.transaction()?;
         for item in items {
             match &item.entry {
-                ItemEntry::Host(host) => apply::host(&transaction, item.record, host)?,
+                ItemEntry::Host(host) => apply::host(&transaction, host)?,
+                ItemEntry::Collector(entry) => apply::act(&transaction, item.record, entry)?,
                 ItemEntry::Batch(batch) => apply::batch(&transaction, item.record, batch)?,
             }
             let next = item.record.next().0.cast_signed();
@@ -214,11 +214,6 @@ fn remove(path: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
-}
-
-/// The digest by which an index recognises its log: that of the first record.
-fn origin_of(host: &HostRecord) -> Digest {
-    Digest::of(&LogEntry::Host(host.clone()).encode())
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ impl Store {
         if !self.belongs_to(log)? {
             tracing::warn!("the index is of another log: it is made anew");
             self.reset()?;
+            self.belongs_to(log)?;
         }
         let from = self.next_record()?;
         let mut waiting = Vec::with_capacity(GROUP);
@@ -72,6 +73,7 @@ impl Store {
     fn decode(&self, index: RecordIndex, payload: &[u8]) -> Result<Option<ItemEntry>, StoreError> {
         let signed = match LogEntry::decode(payload) {
             Ok(LogEntry::Host(host)) => return Ok(Some(ItemEntry::Host(host))),
+            Ok(LogEntry::Collector(entry)) => return Ok(Some(ItemEntry::Collector(entry))),
             Ok(LogEntry::Batch(signed)) => signed,
             Err(error) => {
                 tracing::error!(record = %index, %error, "not indexed");
@@ -92,16 +94,24 @@ impl Store {
         }
     }
 
+    /// Whether this is an index of `log`, which it recognises by the first record. A new index takes it from the log.
     fn belongs_to(&self, log: &RecordLog) -> Result<bool, StoreError> {
-        if self.next_record()? > log.end() {
+        let next = self.next_record()?;
+        if next > log.end() {
             return Ok(false);
         }
-        let Some(origin) = self.origin()? else { return Ok(true) };
-        match log.reader(RecordIndex(0))?.next() {
-            Some(Ok(Entry::Record { payload, .. })) => Ok(Digest::of(&payload) == origin),
-            Some(Err(error)) => Err(error.into()),
+        let first = match log.reader(RecordIndex(0))?.next() {
+            Some(Ok(Entry::Record { payload, .. })) => Digest::of(&payload),
+            Some(Err(error)) => return Err(error.into()),
             // The first record cannot be read: nothing speaks against it.
-            Some(Ok(Entry::Quarantined(_))) => Ok(true),
+            Some(Ok(Entry::Quarantined(_))) | None => return Ok(true),
+        };
+        match self.origin()? {
+            Some(origin) => Ok(origin == first),
+            None if next == RecordIndex(0) => {
+                self.connection.execute("UPDATE state SET origin = ?1", [first.as_bytes()])?;
+                Ok(true)
+            }
             None => Ok(false),
         }
     }

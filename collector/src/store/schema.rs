@@ -1,7 +1,7 @@
 //! Tables of the index.
 
 /// Raised with every change of [`TABLES`]: an index of another version is made anew from the log.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// Times are nanoseconds since 1970. 64-bit unsigned numbers are stored by their bits.
 const TABLES: &str = "
@@ -92,6 +92,15 @@ CREATE INDEX events_by_time ON events (time, id);
 CREATE INDEX events_by_kind ON events (kind, time, id);
 CREATE INDEX events_by_job ON events (job, time, id);
 CREATE INDEX events_by_host ON events (host, time, id);
+
+CREATE TABLE acts (
+    record INTEGER PRIMARY KEY,
+    time INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    host_id TEXT,
+    entry BLOB NOT NULL
+);
+CREATE INDEX acts_by_time ON acts (time, record);
 ";
 
 pub(super) fn create() -> String {

@@ -4,6 +4,7 @@ use buildtrail_evidence::{
     batch::{self, LossTotals, OpenedBatch, Sealer},
     id::BootId,
     key::HostKey,
+    log::HostRecord,
 };
 use buildtrail_proto::v1::{AuditEvent, Heartbeat, Job, audit_event::Body};
 use tempfile::TempDir;
