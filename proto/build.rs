@@ -18,6 +18,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     tonic_prost_build::configure()
         .compile_well_known_types(true)
+        // Signed: one order of the counts, so that the same batch is always the same bytes.
+        .btree_map("buildtrail.v1.BatchHeader.counts")
         .extern_path(".google.protobuf", "::pbjson_types")
         .compile_fds(descriptors)?;
 

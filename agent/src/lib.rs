@@ -4,6 +4,7 @@
 //! → `event` (driven by `pipeline`) → `output` → `spool` → `uplink`. Must never break or block a build, trust a job's
 //! word about itself, or lose anything without saying so.
 
+pub mod build;
 pub mod catalog;
 pub mod check;
 pub mod clock;

@@ -21,6 +21,7 @@ use tokio::{
 use tracing::{error, info};
 
 use crate::{
+    build::{self, BuildError},
     catalog::files,
     clock::BootTime,
     config::Config,
@@ -57,6 +58,9 @@ pub enum RunError {
     /// This host's identity.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// This program's own executable.
+    #[error(transparent)]
+    Build(#[from] BuildError),
     /// The spool.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -150,7 +154,7 @@ impl Delivery {
             host_id: host_id.clone(),
             boot_id: boot_id.clone(),
             key: credentials.host_key()?,
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            build: build::describe(config)?,
         };
         let spool = Spool::start(&config.host.state_directory, &config.spool, signer)?;
         let uplink = Uplink::start(spool.outbox(), &config.collector, &credentials)?;

@@ -8,7 +8,7 @@ use std::{fs, time::Duration};
 
 use buildtrail_collector::{ca, health::Refusal, server, server::Running};
 use buildtrail_evidence::{
-    batch::{ChainHead, Sealer},
+    batch::{Build, ChainHead, Sealer},
     id::HostId,
     key::HostKey,
 };
@@ -113,7 +113,7 @@ async fn a_host_cannot_speak_for_another() {
     // The victim's host id, signed with the thief's key.
     let key = HostKey::from_pkcs8_pem(&fs::read_to_string(thief.out.join("key.pem")).unwrap()).unwrap();
     let id = HostId::parse(&victim.id).unwrap();
-    thief.sealer = Sealer::new(id, "0.1.0", key, ChainHead::default());
+    thief.sealer = Sealer::new(id, Build::default(), key, ChainHead::default());
     let batches = thief.batches(1);
     let (_, end) = thief.send(collector.address(), batches).await;
     assert_eq!(end.unwrap_err().code(), Code::PermissionDenied);

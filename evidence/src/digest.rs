@@ -1,6 +1,9 @@
 //! SHA-256 digests.
 
-use std::fmt;
+use std::{
+    fmt,
+    io::{self, Read},
+};
 
 use sha2::{Digest as _, Sha256};
 
@@ -18,6 +21,23 @@ impl Digest {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// SHA-256 of everything that `reader` gives.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn of_reader(mut reader: impl Read) -> io::Result<Self> {
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(Self(hasher.finalize().into())),
+                Ok(length) => hasher.update(buffer.get(..length).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The digest's bytes.
@@ -55,6 +75,8 @@ mod tests {
     fn digest_matches_the_published_vector() {
         let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Digest::of(b"abc").to_string(), expected);
+        let long = vec![3; 200_000];
+        assert_eq!(Digest::of_reader(&long[..]).unwrap(), Digest::of(&long));
         assert_eq!(Digest::try_from(&[0_u8; 31][..]), Err(DigestLengthError(31)));
     }
 }

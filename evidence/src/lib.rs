@@ -13,6 +13,7 @@ pub mod digest;
 pub mod id;
 pub mod key;
 pub mod log;
+pub mod merkle;
 pub mod records;
 pub mod verify;
 

@@ -6,7 +6,7 @@ use buildtrail_proto::{
 };
 
 use crate::{
-    batch::{ChainHead, LossTotals, Sealed, Sealer},
+    batch::{Build, ChainHead, LossTotals, Sealed, Sealer},
     id::{BootId, HostId},
     key::HostKey,
     log::HostRecord,
@@ -26,7 +26,7 @@ pub(crate) fn boot(name: &str) -> BootId {
 }
 
 pub(crate) fn sealer() -> Sealer {
-    Sealer::new(HostId::parse(HOST).unwrap(), "0.1.0", key(), ChainHead::default())
+    Sealer::new(HostId::parse(HOST).unwrap(), Build::default(), key(), ChainHead::default())
 }
 
 pub(crate) fn heartbeat(seconds: i128) -> AuditEvent {

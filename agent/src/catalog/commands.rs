@@ -36,6 +36,14 @@ const COMMANDS: &[(&str, &[&str], &str, &str)] = &[
     ("sops", &["decrypt"], "SOPS secret", "sops"),
 ];
 
+/// As [`super::files::listing`].
+pub(crate) fn listing() -> impl Iterator<Item = String> {
+    let line = |(program, words, name, family): &(&str, &[&str], &str, &str)| {
+        format!("command\t{program} {}\t{name}\t{family}", words.join(" "))
+    };
+    COMMANDS.iter().map(line)
+}
+
 /// The entry that a command line matches.
 #[must_use]
 pub fn credential_command(arguments: &[Vec<u8>]) -> Option<Entry> {

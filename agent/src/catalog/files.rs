@@ -163,6 +163,11 @@ impl FileName {
     }
 }
 
+/// The catalogue's own entries, one a line: what goes into the policy's digest.
+pub(crate) fn listing() -> impl Iterator<Item = String> {
+    BUILT_IN.iter().map(|(name, family, path)| format!("file\t{name}\t{family}\t{path}"))
+}
+
 /// All targets on this host: the built-in catalogue and the operator's, for every home directory.
 #[must_use]
 pub fn targets(settings: &config::Catalog) -> Vec<Target> {

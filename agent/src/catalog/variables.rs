@@ -28,6 +28,12 @@ const ENDINGS: &[&str] = &[
     "_DSN",
 ];
 
+/// As [`super::files::listing`].
+pub(crate) fn listing() -> impl Iterator<Item = String> {
+    let names = NAMES.iter().map(|name| format!("variable\t{name}"));
+    names.chain(ENDINGS.iter().map(|ending| format!("variable\t*{ending}")))
+}
+
 /// Whether a variable of this name carries a credential.
 #[must_use]
 pub fn carries_credential(name: &[u8]) -> bool {

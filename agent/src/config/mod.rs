@@ -12,10 +12,10 @@ use std::{
 };
 
 use buildtrail_settings::SettingsError;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// All settings of the agent.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// What belongs to this machine.
@@ -33,7 +33,7 @@ pub struct Config {
 }
 
 /// `[host]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Host {
     /// Directory for state that survives restarts; absolute.
@@ -41,7 +41,7 @@ pub struct Host {
 }
 
 /// `[collector]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Collector {
     /// `https://HOST:PORT`.
@@ -57,7 +57,7 @@ pub struct Collector {
 }
 
 /// `[spool]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Spool {
     /// Most bytes on disk; 1 MiB to 1 TiB.
@@ -71,7 +71,7 @@ pub struct Spool {
 }
 
 /// `[catalog]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Catalog {
     /// Home directories; absolute, wildcards in the last component.
@@ -81,7 +81,7 @@ pub struct Catalog {
 }
 
 /// One `[[catalog.files]]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CatalogFile {
     /// What people call it; 1 to 100 characters.
@@ -93,7 +93,7 @@ pub struct CatalogFile {
 }
 
 /// `[sensor]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sensor {
     /// Size of the ring buffer that is never rate-limited; a power of two from 64 KiB to 256 MiB.
@@ -103,7 +103,7 @@ pub struct Sensor {
 }
 
 /// `[runners]`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Runners {
     /// Runner executables beyond those found by themselves.
@@ -111,7 +111,7 @@ pub struct Runners {
 }
 
 /// One entry of `runners.programs`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunnerProgram {
     /// Which runner it is.
@@ -121,7 +121,7 @@ pub struct RunnerProgram {
 }
 
 /// A CI platform whose runner the agent understands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Platform {
     /// `Runner.Worker` of actions/runner.

@@ -24,7 +24,8 @@ use super::{
 };
 use crate::error::with_causes;
 
-static OBJECT: &[u8] = include_bytes_aligned!(env!("BUILDTRAIL_BPF_OBJECT"));
+/// The eBPF object that [`Loaded`] loads.
+pub(crate) static OBJECT: &[u8] = include_bytes_aligned!(env!("BUILDTRAIL_BPF_OBJECT"));
 
 /// Sizes of the ring buffers in bytes; powers of two, at least one page.
 #[derive(Clone, Copy, Debug)]

@@ -34,6 +34,7 @@ use std::{
 };
 
 use buildtrail_evidence::{
+    batch::Build,
     id::{BootId, HostId},
     key::HostKey,
     records::RecordsError,
@@ -61,8 +62,8 @@ pub struct Identity {
     pub boot_id: BootId,
     /// The certificate's key.
     pub key: HostKey,
-    /// This program's version, for the batch headers.
-    pub agent_version: String,
+    /// What the batch headers say about this program and its settings.
+    pub build: Build,
 }
 
 /// The spool could not be opened.

@@ -24,7 +24,7 @@ fn start(state: &Path, settings: &config::Spool, boot: &str) -> Spool {
         host_id: HostId::parse("host-1").unwrap(),
         boot_id: BootId::parse(boot).unwrap(),
         key: HostKey::from_seed(&SEED),
-        agent_version: "0.0.0".into(),
+        build: Build::default(),
     };
     Spool::start(state, settings, identity).unwrap()
 }

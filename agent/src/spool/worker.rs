@@ -104,7 +104,7 @@ impl Worker {
         recovered: &Recovered,
         directory: PathBuf,
     ) -> Self {
-        let Identity { host_id, boot_id, key, agent_version } = identity;
+        let Identity { host_id, boot_id, key, build } = identity;
         let same_boot = recovered.header.as_ref().filter(|header| header.boot_id == boot_id.as_str());
         let lost_before = same_boot.map_or_else(LossTotals::default, |header| LossTotals {
             in_kernel: header.lost_in_kernel,
@@ -117,7 +117,7 @@ impl Worker {
             receiver,
             journal,
             publish,
-            sealer: Sealer::new(host_id, agent_version, key, recovered.head.clone()),
+            sealer: Sealer::new(host_id, build, key, recovered.head.clone()),
             boot_id,
             directory,
             max_bytes: settings.max_bytes,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use buildtrail_evidence::{
-    batch::decode_header,
+    batch::{Build, decode_header},
     id::{BootId, HostId},
 };
 use buildtrail_proto::v1::{
@@ -162,7 +162,7 @@ fn spool(state: &Path, credentials: &Credentials) -> Spool {
         host_id: credentials.host_id().clone(),
         boot_id: BootId::parse("boot-1").unwrap(),
         key: credentials.host_key().unwrap(),
-        agent_version: "0.0.0".into(),
+        build: Build::default(),
     };
     let settings = config::Spool { batch_events: 1, batch_interval_ms: 1, ..Default::default() };
     Spool::start(state, &settings, identity).unwrap()

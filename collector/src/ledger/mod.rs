@@ -46,7 +46,7 @@ pub(crate) struct Item {
 #[derive(Debug)]
 pub(crate) enum ItemEntry {
     Host(HostRecord),
-    Batch(OpenedBatch),
+    Batch(Box<OpenedBatch>),
     Collector(CollectorEntry),
 }
 

@@ -93,7 +93,7 @@ impl Writer {
         if let Some(known) = self.known.hosts.get_mut(&host.id) {
             known.chain.advance(&opened);
         }
-        items.push(Item { record, entry: ItemEntry::Batch(opened) });
+        items.push(Item { record, entry: ItemEntry::Batch(Box::new(opened)) });
         Ok(Kept::Stored)
     }
 

@@ -86,7 +86,7 @@ impl Store {
             return Ok(None);
         };
         match batch::open(&signed, &key) {
-            Ok(opened) => Ok(Some(ItemEntry::Batch(opened))),
+            Ok(opened) => Ok(Some(ItemEntry::Batch(Box::new(opened)))),
             Err(error) => {
                 tracing::error!(record = %index, host_id, %error, "not indexed");
                 Ok(None)

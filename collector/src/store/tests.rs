@@ -1,7 +1,7 @@
 use std::time::Instant;
 
 use buildtrail_evidence::{
-    batch::{self, LossTotals, OpenedBatch, Sealer},
+    batch::{self, Build, LossTotals, OpenedBatch, Sealer},
     id::BootId,
     key::HostKey,
     log::HostRecord,
@@ -18,7 +18,7 @@ fn key() -> HostKey {
 }
 
 fn sealer() -> Sealer {
-    Sealer::new(HostId::parse(HOST).unwrap(), "0.1.0", key(), ChainHead::default())
+    Sealer::new(HostId::parse(HOST).unwrap(), Build::default(), key(), ChainHead::default())
 }
 
 fn sealed(sealer: &mut Sealer, boot: &str, job_id: &str) -> OpenedBatch {
@@ -45,7 +45,7 @@ fn store() -> (TempDir, Store) {
 }
 
 fn item(record: u64, batch: OpenedBatch) -> Item {
-    Item { record: RecordIndex(record), entry: ItemEntry::Batch(batch) }
+    Item { record: RecordIndex(record), entry: ItemEntry::Batch(Box::new(batch)) }
 }
 
 fn count(store: &Store, table: &str) -> i64 {

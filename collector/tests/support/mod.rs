@@ -15,7 +15,7 @@ use buildtrail_collector::{
     server::{self, Running},
 };
 use buildtrail_evidence::{
-    batch::{ChainHead, LossTotals, Sealed, Sealer},
+    batch::{Build, ChainHead, LossTotals, Sealed, Sealer},
     id::{BootId, HostId},
     key::HostKey,
 };
@@ -67,7 +67,7 @@ impl Site {
         let out = self.path(name);
         let id = ca::issue_host(&self.path("ca"), name, &out).unwrap();
         let key = HostKey::from_pkcs8_pem(&fs::read_to_string(out.join("key.pem")).unwrap()).unwrap();
-        let sealer = Sealer::new(HostId::parse(&id).unwrap(), "0.1.0", key, ChainHead::default());
+        let sealer = Sealer::new(HostId::parse(&id).unwrap(), Build::default(), key, ChainHead::default());
         TestHost { id, out, sealer }
     }
 

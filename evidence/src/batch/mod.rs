@@ -1,15 +1,19 @@
 //! Sealing events into signed batches, and opening them again. `docs/formats/batch.md` is the specification.
 //!
 //! In: events in the order they happened. Out: a [`SignedBatch`] that names its predecessor, and the other way round.
-//! Must never encode a body twice (the bytes are what is signed) nor decode more than its bounds allow.
+//! Must never encode an event twice (the bytes are what is hashed) nor decode more than its bounds allow.
 
-use std::collections::HashMap;
+mod body;
+
+use std::collections::BTreeMap;
 
 use buildtrail_proto::{
     Timestamp,
-    v1::{AuditEvent, BatchBody, BatchHeader, SignedBatch},
+    v1::{AuditEvent, BatchHeader, SignedBatch},
 };
 use prost::Message as _;
+
+use self::body::Slot;
 
 use crate::{
     digest::Digest,
@@ -18,15 +22,15 @@ use crate::{
 };
 
 /// What a signature covers before the header's bytes: keeps signatures of other formats from being passed off as this.
-pub const SIGNATURE_CONTEXT: &[u8] = b"buildtrail batch v1\n";
+pub const SIGNATURE_CONTEXT: &[u8] = b"buildtrail batch v2\n";
 /// Most events in one batch.
 pub const MAX_EVENTS: usize = 65_536;
 /// Longest encoded event, in bytes.
 pub const MAX_EVENT_BYTES: usize = 256 * 1024;
 /// Longest encoded header, in bytes.
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;
-/// Longest agent version, in bytes.
-const MAX_VERSION_BYTES: usize = 128;
+/// Longest [`Build::agent_build`], in bytes.
+const MAX_BUILD_BYTES: usize = 128;
 
 /// Where a host's chain ends. The default is the start of a chain: nothing sealed yet.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -72,6 +76,17 @@ pub struct LossTotals {
     pub in_agent: u64,
 }
 
+/// What made a batch, as its header states it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Build {
+    /// The agent's version and the SHA-256 of its executable; at most 128 bytes.
+    pub agent_build: String,
+    /// SHA-256 of the eBPF object; `None` where there is none.
+    pub ebpf_digest: Option<Digest>,
+    /// SHA-256 of the effective settings and catalogue.
+    pub policy_digest: Digest,
+}
+
 /// A sealed batch and the chain's new head.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sealed {
@@ -85,7 +100,7 @@ pub struct Sealed {
 #[derive(Debug)]
 pub struct Sealer {
     host_id: HostId,
-    agent_version: String,
+    build: Build,
     key: HostKey,
     head: ChainHead,
 }
@@ -93,8 +108,8 @@ pub struct Sealer {
 impl Sealer {
     /// A sealer that continues after `head` ([`ChainHead::default`] for a host's first batch).
     #[must_use]
-    pub fn new(host_id: HostId, agent_version: impl Into<String>, key: HostKey, head: ChainHead) -> Self {
-        Self { host_id, agent_version: agent_version.into(), key, head }
+    pub fn new(host_id: HostId, build: Build, key: HostKey, head: ChainHead) -> Self {
+        Self { host_id, build, key, head }
     }
 
     /// Where the chain ends.
@@ -126,7 +141,8 @@ impl Sealer {
             event.sequence = last_sequence;
         }
         let counts = count_kinds(&events);
-        let body = BatchBody { events }.encode_to_vec();
+        let encoded: Vec<Vec<u8>> = events.iter().map(AuditEvent::encode_to_vec).collect();
+        let slots: Vec<Slot<'_>> = encoded.iter().map(|event| Slot::Event(event)).collect();
         let header = BatchHeader {
             host_id: self.host_id.to_string(),
             boot_id: boot_id.to_string(),
@@ -134,28 +150,50 @@ impl Sealer {
             previous: self.head.digest.as_bytes().to_vec(),
             first_sequence,
             last_sequence,
-            body_digest: Digest::of(&body).as_bytes().to_vec(),
+            events_root: body::root(&slots).as_bytes().to_vec(),
             counts,
             lost_in_kernel: lost.in_kernel,
             lost_in_agent: lost.in_agent,
-            agent_version: self.agent_version.clone(),
+            agent_build: self.build.agent_build.clone(),
+            ebpf_digest: self.build.ebpf_digest.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default(),
+            policy_digest: self.build.policy_digest.as_bytes().to_vec(),
         };
         let bytes = header.encode_to_vec();
         self.head = ChainHead::after(&header, Digest::of(&bytes));
         let signature = self.key.sign(&signed_bytes(&bytes)).to_vec();
-        Sealed { batch: SignedBatch { header: bytes, signature, body }, head: self.head.clone() }
+        Sealed {
+            batch: SignedBatch { header: bytes, signature, body: body::encode(&slots) },
+            head: self.head.clone(),
+        }
     }
 }
 
-/// A batch whose signature, digest, counts and sequences were found right.
+/// A batch whose signature, root, counts and sequences were found right.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OpenedBatch {
     /// The decoded header.
     pub header: BatchHeader,
-    /// The body's events, in order.
+    /// The events that are there, in order.
     pub events: Vec<AuditEvent>,
+    /// Sequence numbers of the events of which only the hash is there, ascending.
+    pub withheld: Vec<u64>,
     /// SHA-256 of the encoded header: the batch's name in the chain.
     pub digest: Digest,
+}
+
+impl OpenedBatch {
+    /// How many events of each kind are withheld. Signed, as the counts are of all events.
+    #[must_use]
+    pub fn withheld_counts(&self) -> BTreeMap<String, u64> {
+        let mut counts = self.header.counts.clone();
+        for event in &self.events {
+            if let Some(count) = counts.get_mut(event.kind()) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        counts.retain(|_, count| *count > 0);
+        counts
+    }
 }
 
 /// Why a batch is not what it claims to be.
@@ -167,41 +205,75 @@ pub enum BatchError {
     /// The signature is not by the expected key over this header.
     #[error("the batch is not signed by this host's key")]
     Signature,
-    /// The body is not the one that was signed.
-    #[error("the batch body is not the one its header was signed for")]
-    BodyDigest,
+    /// The events are not those that were signed.
+    #[error("the batch's events are not the ones its header was signed for")]
+    EventsRoot,
     /// The body is no `BatchBody`, or breaks a bound.
     #[error("the batch body is malformed: {0}")]
     Body(&'static str),
     /// An event contradicts the signed header.
     #[error("event {position} of the batch contradicts its header: {what}")]
     Event {
-        /// Position in the body, from 0.
+        /// Position in the batch, from 0.
         position: usize,
         /// What does not agree.
         what: &'static str,
     },
     /// The header's counts per kind are not those of the body.
-    #[error("the batch header counts other events than the body holds")]
+    #[error("the batch's header counts other events than its body holds")]
     Counts,
 }
 
 /// Checks a batch against the key of its host and decodes it.
 ///
 /// # Errors
-/// Says which of signature, body digest, bounds, counts or sequences is wrong; nothing of such a batch may be used.
+/// Says which of signature, root, bounds, counts or sequences is wrong; nothing of such a batch may be used.
 pub fn open(batch: &SignedBatch, key: &HostPublicKey) -> Result<OpenedBatch, BatchError> {
     let header = decode_header(&batch.header)?;
     if !key.has_signed(&signed_bytes(&batch.header), &batch.signature) {
         return Err(BatchError::Signature);
     }
-    if Digest::of(&batch.body).as_bytes() != header.body_digest {
-        return Err(BatchError::BodyDigest);
+    let slots = body::parse(&batch.body, event_count(&header))?;
+    if body::root(&slots).as_bytes() != header.events_root {
+        return Err(BatchError::EventsRoot);
     }
-    let events = decode_body(&batch.body, &header)?;
-    check_events(&events, &header)?;
-    Ok(OpenedBatch { digest: Digest::of(&batch.header), header, events })
+    let (events, withheld) = decode_events(&slots, &header)?;
+    check_counts(&events, withheld.len(), &header)?;
+    Ok(OpenedBatch { digest: Digest::of(&batch.header), header, events, withheld })
 }
+
+/// The same batch, its header and signature untouched, with the hashes alone of all events whose kind is not to be
+/// kept. What was withheld before stays so.
+///
+/// # Errors
+/// The batch is malformed. Signature and root are not checked: a host thins its own batches, a collector those that it
+/// opened before.
+pub fn thin(batch: &SignedBatch, keep: impl Fn(&str) -> bool) -> Result<SignedBatch, BatchError> {
+    thin_events(batch, |event| keep(event.kind()))
+}
+
+/// As [`thin`], deciding by the whole event.
+///
+/// # Errors
+/// As [`thin`].
+pub fn thin_events(
+    batch: &SignedBatch,
+    keep: impl Fn(&AuditEvent) -> bool,
+) -> Result<SignedBatch, BatchError> {
+    let header = decode_header(&batch.header)?;
+    let mut slots = body::parse(&batch.body, event_count(&header))?;
+    for slot in &mut slots {
+        if let Slot::Event(encoded) = slot {
+            let event = AuditEvent::decode(*encoded).map_err(|_| UNDECODABLE)?;
+            if !keep(&event) {
+                *slot = Slot::Withheld(slot.leaf_hash());
+            }
+        }
+    }
+    Ok(SignedBatch { body: body::encode(&slots), ..batch.clone() })
+}
+
+const UNDECODABLE: BatchError = BatchError::Body("an event in it does not decode");
 
 fn signed_bytes(header: &[u8]) -> Vec<u8> {
     [SIGNATURE_CONTEXT, header].concat()
@@ -219,64 +291,68 @@ pub fn decode_header(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
     ensure(is_valid_id(&header.boot_id), "its boot id is not valid")?;
     ensure(header.number > 0, "batches are numbered from 1")?;
     ensure(header.previous.len() == 32, "the previous batch's digest has not 32 bytes")?;
-    ensure(header.body_digest.len() == 32, "the body's digest has not 32 bytes")?;
+    ensure(header.events_root.len() == 32, "the root over its events has not 32 bytes")?;
     ensure(header.first_sequence > 0, "events are numbered from 1")?;
     ensure(header.last_sequence >= header.first_sequence, "it covers no event")?;
     let events = header.last_sequence - header.first_sequence;
     ensure(events < MAX_EVENTS as u64, "it covers more events than a batch may hold")?;
-    ensure(header.agent_version.len() <= MAX_VERSION_BYTES, "its agent version is too long")?;
+    ensure(header.agent_build.len() <= MAX_BUILD_BYTES, "its agent build is too long")?;
+    ensure(matches!(header.ebpf_digest.len(), 0 | 32), "the eBPF object's digest has not 32 bytes")?;
+    ensure(header.policy_digest.len() == 32, "the policy's digest has not 32 bytes")?;
     Ok(header)
 }
 
-fn decode_body(body: &[u8], header: &BatchHeader) -> Result<Vec<AuditEvent>, BatchError> {
-    let expected = header.last_sequence - header.first_sequence + 1;
-    // A two-byte empty event becomes hundreds of bytes in memory: count before decoding.
-    let found = count_encoded_events(body)
-        .ok_or(BatchError::Body("it holds something other than events of at most 256 KiB each"))?;
-    if found != expected {
-        return Err(BatchError::Body("it holds another number of events than the header says"));
-    }
-    let body = BatchBody::decode(body).map_err(|_| BatchError::Body("it does not decode"))?;
-    Ok(body.events)
+/// [`decode_header`] has found it within [`MAX_EVENTS`].
+fn event_count(header: &BatchHeader) -> usize {
+    usize::try_from(header.last_sequence - header.first_sequence).map_or(usize::MAX, |span| span + 1)
 }
 
-/// How many events an encoded body holds; `None` when it is anything but a row of length-delimited field 1, each
-/// within its bound.
-fn count_encoded_events(mut body: &[u8]) -> Option<u64> {
-    const EVENTS_TAG: u8 = 0x0a;
-    let mut count = 0;
-    while let Some((&tag, rest)) = body.split_first() {
-        if tag != EVENTS_TAG {
-            return None;
+fn decode_events(
+    slots: &[Slot<'_>],
+    header: &BatchHeader,
+) -> Result<(Vec<AuditEvent>, Vec<u64>), BatchError> {
+    let (mut events, mut withheld) = (Vec::with_capacity(slots.len()), Vec::new());
+    for (position, (slot, sequence)) in slots.iter().zip(header.first_sequence..).enumerate() {
+        match slot {
+            Slot::Event(encoded) => {
+                let event = AuditEvent::decode(*encoded).map_err(|_| UNDECODABLE)?;
+                check_event(&event, sequence, header).map_err(|what| BatchError::Event { position, what })?;
+                events.push(event);
+            }
+            Slot::Withheld(_) => withheld.push(sequence),
         }
-        body = rest;
-        let length = prost::decode_length_delimiter(&mut body).ok()?;
-        if length > MAX_EVENT_BYTES {
-            return None;
-        }
-        body = body.get(length..)?;
-        count += 1;
     }
-    Some(count)
+    Ok((events, withheld))
 }
 
-fn check_events(events: &[AuditEvent], header: &BatchHeader) -> Result<(), BatchError> {
-    for (position, (event, sequence)) in events.iter().zip(header.first_sequence..).enumerate() {
-        let error = |what| Err(BatchError::Event { position, what });
-        if event.host_id != header.host_id {
-            return error("it names another host");
-        }
-        if event.boot_id != header.boot_id {
-            return error("it names another boot");
-        }
-        if event.sequence != sequence {
-            return error("its sequence number is out of order");
-        }
-        if !event.time.as_ref().is_none_or(is_valid_time) {
-            return error("its time is not within 1970 to 2200");
-        }
+fn check_event(event: &AuditEvent, sequence: u64, header: &BatchHeader) -> Result<(), &'static str> {
+    if event.host_id != header.host_id {
+        return Err("it names another host");
     }
-    if count_kinds(events) == header.counts { Ok(()) } else { Err(BatchError::Counts) }
+    if event.boot_id != header.boot_id {
+        return Err("it names another boot");
+    }
+    if event.sequence != sequence {
+        return Err("its sequence number is out of order");
+    }
+    if !event.time.as_ref().is_none_or(is_valid_time) {
+        return Err("its time is not within 1970 to 2200");
+    }
+    Ok(())
+}
+
+/// The header counts every event that is there, and as many more as are withheld.
+fn check_counts(events: &[AuditEvent], withheld: usize, header: &BatchHeader) -> Result<(), BatchError> {
+    let here = count_kinds(events);
+    let counted = |kind: &String| header.counts.get(kind).copied().unwrap_or_default();
+    let covers = here.iter().all(|(kind, count)| counted(kind) >= *count);
+    let total = header.counts.values().try_fold(0_u64, |total, count| total.checked_add(*count));
+    let all = (events.len() + withheld) as u64;
+    if covers && total == Some(all) && header.counts.values().all(|count| *count > 0) {
+        Ok(())
+    } else {
+        Err(BatchError::Counts)
+    }
 }
 
 /// Within bounds that every reader (64-bit nanoseconds, RFC 3339) can take.
@@ -285,8 +361,8 @@ fn is_valid_time(time: &Timestamp) -> bool {
     (0..YEAR_2200).contains(&time.seconds) && (0..1_000_000_000).contains(&time.nanos)
 }
 
-fn count_kinds(events: &[AuditEvent]) -> HashMap<String, u64> {
-    let mut counts: HashMap<&'static str, u64> = HashMap::new();
+fn count_kinds(events: &[AuditEvent]) -> BTreeMap<String, u64> {
+    let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
     for event in events {
         *counts.entry(event.kind()).or_default() += 1;
     }
@@ -294,5 +370,4 @@ fn count_kinds(events: &[AuditEvent]) -> HashMap<String, u64> {
 }
 
 #[cfg(test)]
-#[path = "batch_tests.rs"]
 mod tests;
