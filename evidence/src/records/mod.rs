@@ -2,21 +2,27 @@
 //!
 //! In: byte records. Out: the same records in order, after any crash; damage as named, counted ranges.
 //! A directory holds segments `<20-digit index of the first record>.seg`; a segment is a row of frames
-//! `length u32 LE, crc32c u32 LE, payload`, the checksum covering length and payload. Records are numbered from 0.
-//! Must never panic on damage, skip it silently, or cut off bytes behind which a good record stands.
+//! `length u32 LE, place u32 LE, crc32c u32 LE, payload`, the checksum covering everything else. *Place* is how many bytes
+//! the frame stands behind the beginning of its *group*: the frames written since the last sync. Records are numbered
+//! from 0. Must never panic on damage, skip it silently, or cut off bytes that were ever promised.
 //!
-//! Why this survives a crash at any byte:
+//! Why this survives a crash at any byte (`model` runs it on a disk that forgets, tears and reorders):
 //! - A frame is written at the end and never changed. [`RecordLog::sync`] returns after `fdatasync`, so every record
 //!   before [`RecordLog::durable_end`] is on disk, and nothing after it was promised to anyone.
 //! - A new segment is begun only after the old one was synced, and its directory entry is synced before anything in it
-//!   counts as durable. So only the last segment can have an unfinished end.
-//! - At open, an end that does not parse is cut off only if no good record follows it; otherwise the bytes stay, a new
-//!   segment is begun behind them and the range is reported. A zero-filled end (file length written, data not) does
-//!   not parse: no record is empty, and the checksum covers the length.
-//! - After a failed `fdatasync` the kernel may have dropped what it could not write, so the log refuses all further
-//!   work until it is opened, and thereby checked, again. A failed append (disk full) is cut back and may be retried.
-//! - Removal deletes whole segments, oldest first, then syncs the directory: what is left is always one range.
+//!   counts as durable, the names of the directories above at open. So only the last segment can have an unfinished end.
+//! - Of an unsynced group any part may survive a power cut, in any order. A bad frame is therefore cut off with all
+//!   behind it, unless a frame behind it says by its place that the bad one had been synced before: then it was damaged
+//!   later, the bytes stay, a new segment is begun behind them and the range is reported.
+//! - A zero-filled end (file length written, data not) does not parse: no record is empty, and the checksum covers the
+//!   length.
+//! - After a failed `fdatasync` the kernel may have dropped what it could not write and show it nevertheless, so the log
+//!   refuses all further work until it is opened again; opening writes the last group once more before it promises it.
+//!   A failed append (disk full) is cut back and may be retried.
+//! - Removal deletes whole segments, oldest first, and syncs the directory after each: what is left is always one range.
+//! - Rewriting a segment writes and syncs a new file, renames it over the old one and syncs the directory.
 
+mod disk;
 mod reader;
 mod recovery;
 mod segment;
@@ -26,7 +32,7 @@ use std::{fmt, io, path::PathBuf};
 
 pub use reader::{Entry, Reader};
 pub use recovery::{Recovery, TornTail};
-pub use writer::RecordLog;
+pub use writer::{ClosedSegment, RecordLog};
 
 /// Position of a record: 0, 1, 2, … over all segments, for the life of the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -140,6 +146,9 @@ pub enum RecordsError {
         /// The bound.
         max: u32,
     },
+    /// A segment was asked for that is not there, or still written.
+    #[error("no closed segment begins with record {0}")]
+    NoSegment(RecordIndex),
     /// An earlier write or sync failed in a way that leaves the file's state unknown.
     #[error("an earlier write to {} failed; restart to check the files and go on", .0.display())]
     Failed(PathBuf),
@@ -152,5 +161,7 @@ impl RecordsError {
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

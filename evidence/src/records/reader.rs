@@ -2,14 +2,15 @@
 
 use std::{
     cmp::Ordering,
-    fs::File,
     io::{BufReader, Seek as _, SeekFrom},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{
     Damage, Quarantined, RecordIndex, RecordsError,
-    recovery::{most_records_behind, record_stands_at},
+    disk::{Disk, Open, SystemDisk},
+    recovery::{FileReader, most_records_behind, record_stands_at},
     segment::{self, Frame, HEADER_BYTES, Segment, read_frame},
 };
 
@@ -32,6 +33,7 @@ pub enum Entry {
 /// After `None` it can be used again once [`Reader::advance_end`] was called; after an error it ends.
 #[derive(Debug)]
 pub struct Reader {
+    disk: Arc<dyn Disk>,
     directory: PathBuf,
     max: u32,
     from: RecordIndex,
@@ -52,7 +54,7 @@ enum Step {
 #[derive(Debug)]
 struct OpenSegment {
     segment: Segment,
-    reader: BufReader<File>,
+    reader: FileReader,
     offset: u64,
     /// Nothing more is read from it.
     finished: bool,
@@ -65,7 +67,7 @@ impl Reader {
     /// # Errors
     /// The directory cannot be listed.
     pub fn whole(directory: &Path, max_record_bytes: u32) -> Result<Self, RecordsError> {
-        Self::new(directory, max_record_bytes, RecordIndex(0), None)
+        Self::new(Arc::new(SystemDisk), directory, max_record_bytes, RecordIndex(0), None)
     }
 
     /// Reads the records from `from` up to, not including, `end`, which the directory's writer has named.
@@ -78,18 +80,30 @@ impl Reader {
         from: RecordIndex,
         end: RecordIndex,
     ) -> Result<Self, RecordsError> {
-        Self::new(directory, max_record_bytes, from, Some(end))
+        Self::on(Arc::new(SystemDisk), directory, max_record_bytes, from, end)
+    }
+
+    pub(super) fn on(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        max_record_bytes: u32,
+        from: RecordIndex,
+        end: RecordIndex,
+    ) -> Result<Self, RecordsError> {
+        Self::new(disk, directory, max_record_bytes, from, Some(end))
     }
 
     fn new(
+        disk: Arc<dyn Disk>,
         directory: &Path,
         max: u32,
         from: RecordIndex,
         end: Option<RecordIndex>,
     ) -> Result<Self, RecordsError> {
         let directory = directory.to_owned();
-        let mut reader = Self { directory, max, from, end, index: RecordIndex(0), open: None, failed: false };
-        let segments = segment::list(&reader.directory)?;
+        let segments = segment::list(&*disk, &directory)?;
+        let index = RecordIndex(0);
+        let mut reader = Self { disk, directory, max, from, end, index, open: None, failed: false };
         let start = segments.iter().rev().find(|segment| segment.first <= from).or(segments.first());
         if let Some(segment) = start {
             reader.enter(segment.clone())?;
@@ -109,7 +123,8 @@ impl Reader {
     }
 
     fn enter(&mut self, segment: Segment) -> Result<(), RecordsError> {
-        let file = File::open(&segment.path).map_err(RecordsError::io("open", &segment.path))?;
+        let file =
+            self.disk.open(&segment.path, Open::Read).map_err(RecordsError::io("open", &segment.path))?;
         self.index = segment.first;
         let reader = BufReader::with_capacity(1 << 16, file);
         self.open = Some(OpenSegment { segment, reader, offset: 0, finished: false });
@@ -130,7 +145,7 @@ impl Reader {
                 open.finished = true;
                 Ok(Step::Nothing)
             }
-            Frame::Record(payload) => {
+            Frame::Record { payload, .. } => {
                 open.offset += HEADER_BYTES + payload.len() as u64;
                 let index = self.index;
                 self.index = index.next();
@@ -168,8 +183,8 @@ impl Reader {
     /// Index behind the most records that the open segment's rest could hold.
     fn index_behind_rest(&self, offset: u64) -> Result<RecordIndex, RecordsError> {
         let Some(open) = &self.open else { return Ok(self.index) };
-        let metadata = open.reader.get_ref().metadata();
-        let bytes = metadata.map_err(RecordsError::io("examine", &open.segment.path))?.len();
+        let bytes = open.reader.get_ref().length();
+        let bytes = bytes.map_err(RecordsError::io("examine", &open.segment.path))?;
         Ok(most_records_behind(self.index, bytes.saturating_sub(offset)))
     }
 
@@ -195,7 +210,7 @@ impl Reader {
 
     fn segment_behind(&self) -> Result<Option<Segment>, RecordsError> {
         let Some(open) = &self.open else { return Ok(None) };
-        let segments = segment::list(&self.directory)?;
+        let segments = segment::list(&*self.disk, &self.directory)?;
         Ok(segments.into_iter().find(|segment| segment.first > open.segment.first))
     }
 

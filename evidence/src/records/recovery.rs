@@ -1,17 +1,17 @@
 //! What the last segment holds after a crash: where its good records end, and what to do with the rest.
 
 use std::{
-    fs::File,
     io::{BufReader, Read as _, Seek as _, SeekFrom},
     path::PathBuf,
 };
 
 use super::{
     Damage, Quarantined, RecordIndex, RecordsError,
+    disk::{Disk, DiskFile, Open},
     segment::{Frame, HEADER_BYTES, Segment, read_frame},
 };
 
-/// How many bytes may be checksummed in search of a good record behind a bad one.
+/// How many bytes may be checksummed in search of good records behind a bad one.
 const SEARCH_BUDGET: u64 = 1 << 30;
 
 /// What opening a record directory found and did.
@@ -51,36 +51,46 @@ pub(super) struct Scan {
     /// Bytes from the start that parse, skipped bad records included.
     pub(super) good_bytes: u64,
     pub(super) file_bytes: u64,
+    /// Where the last group of good records begins: whether it was synced is not known.
+    pub(super) last_group: u64,
     pub(super) quarantined: Vec<Quarantined>,
-    /// What is wrong at `good_bytes` although good records stand behind it: nothing may be cut off.
-    pub(super) damage_before_good: Option<Damage>,
+    /// What is wrong at `good_bytes` although that was synced once: nothing may be cut off.
+    pub(super) damage_of_synced: Option<Damage>,
 }
 
-pub(super) fn scan(segment: &Segment, max: u32) -> Result<Scan, RecordsError> {
+pub(super) type FileReader = BufReader<Box<dyn DiskFile>>;
+
+pub(super) fn scan(disk: &dyn Disk, segment: &Segment, max: u32) -> Result<Scan, RecordsError> {
     let failed = || RecordsError::io("read", &segment.path);
-    let file = File::open(&segment.path).map_err(failed())?;
-    let file_bytes = file.metadata().map_err(failed())?.len();
+    let file = disk.open(&segment.path, Open::Read).map_err(failed())?;
+    let file_bytes = file.length().map_err(failed())?;
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let mut state = Scan {
         end: segment.first,
         good_bytes: 0,
         file_bytes,
+        last_group: 0,
         quarantined: Vec::new(),
-        damage_before_good: None,
+        damage_of_synced: None,
     };
     loop {
         match read_frame(&mut reader, max).map_err(failed())? {
             Frame::End => return Ok(state),
-            Frame::Record(payload) => state.good_bytes += HEADER_BYTES + payload.len() as u64,
+            Frame::Record { payload, behind } => {
+                state.last_group = state.good_bytes.saturating_sub(u64::from(behind));
+                state.good_bytes += HEADER_BYTES + payload.len() as u64;
+            }
             Frame::Bad { damage, length } => {
+                if !was_synced(&mut reader, state.good_bytes, max).map_err(failed())? {
+                    return Ok(state);
+                }
                 let behind = length.map(|length| state.good_bytes + HEADER_BYTES + length);
                 let skip = match behind {
                     Some(behind) => record_stands_at(&mut reader, behind, max).map_err(failed())?,
                     None => false,
                 };
                 let (Some(behind), true) = (behind, skip) else {
-                    let follows = good_record_follows(&mut reader, state.good_bytes, max)?;
-                    state.damage_before_good = follows.then_some(damage);
+                    state.damage_of_synced = Some(damage);
                     return Ok(state);
                 };
                 state.quarantined.push(Quarantined {
@@ -104,25 +114,24 @@ pub(super) fn most_records_behind(first: RecordIndex, bytes: u64) -> RecordIndex
 }
 
 /// Whether a good record begins at `offset`. Moves the reader.
-pub(super) fn record_stands_at(reader: &mut BufReader<File>, offset: u64, max: u32) -> std::io::Result<bool> {
+pub(super) fn record_stands_at(reader: &mut FileReader, offset: u64, max: u32) -> std::io::Result<bool> {
     reader.seek(SeekFrom::Start(offset))?;
-    Ok(matches!(read_frame(reader, max)?, Frame::Record(_)))
+    Ok(matches!(read_frame(reader, max)?, Frame::Record { .. }))
 }
 
-/// Searches every offset behind a bad record for a good one. Out of budget counts as found: bytes are then kept.
-fn good_record_follows(reader: &mut BufReader<File>, bad: u64, max: u32) -> Result<bool, RecordsError> {
-    let failed =
-        |source| RecordsError::Io { action: "search", path: PathBuf::from("the last segment"), source };
+/// Whether a record somewhere behind the bad place says that the bad place was synced before it was written. Such a
+/// place was damaged; any other was never promised to anyone. Out of budget counts as synced: bytes are then kept.
+fn was_synced(reader: &mut FileReader, bad: u64, max: u32) -> std::io::Result<bool> {
     let mut rest = Vec::new();
-    reader.seek(SeekFrom::Start(bad + 1)).map_err(failed)?;
-    reader.read_to_end(&mut rest).map_err(failed)?;
-    let mut budget = SEARCH_BUDGET;
-    for start in 0..rest.len() {
-        let candidate = &rest[start..];
+    reader.seek(SeekFrom::Start(bad + 1))?;
+    reader.read_to_end(&mut rest)?;
+    let (mut start, mut budget) = (0, SEARCH_BUDGET);
+    while let Some(candidate) = rest.get(start..) {
         let Some(length) = candidate.first_chunk::<4>().map(|bytes| u64::from(u32::from_le_bytes(*bytes)))
         else {
             break;
         };
+        start += 1;
         if length == 0 || length > u64::from(max) || length + HEADER_BYTES > candidate.len() as u64 {
             continue;
         }
@@ -130,8 +139,12 @@ fn good_record_follows(reader: &mut BufReader<File>, bad: u64, max: u32) -> Resu
             return Ok(true);
         }
         budget -= length;
-        if matches!(read_frame(&mut &*candidate, max).map_err(failed)?, Frame::Record(_)) {
-            return Ok(true);
+        if let Frame::Record { payload, behind } = read_frame(&mut &*candidate, max)? {
+            let at = bad + start as u64;
+            if at.saturating_sub(u64::from(behind)) > bad {
+                return Ok(true);
+            }
+            start += usize::try_from(HEADER_BYTES).unwrap_or_default() + payload.len() - 1;
         }
     }
     Ok(false)

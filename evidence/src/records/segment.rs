@@ -1,18 +1,19 @@
 //! Segment files: their names, their frames.
 
 use std::{
-    fs,
     io::{self, Read},
     path::{Path, PathBuf},
 };
 
-use super::{Damage, RecordIndex, RecordsError};
+use super::{Damage, RecordIndex, RecordsError, disk::Disk};
 
-/// Bytes before each payload: length and checksum.
-pub(super) const HEADER_BYTES: u64 = 8;
-const HEADER: usize = 8;
+/// Bytes before each payload: length, place in its group, checksum.
+pub(super) const HEADER_BYTES: u64 = 12;
+const HEADER: usize = 12;
 const NAME_DIGITS: usize = 20;
 const EXTENSION: &str = ".seg";
+/// What a segment is called while it is written anew.
+const NEW_EXTENSION: &str = ".new";
 
 /// A segment by name and place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,46 +26,60 @@ impl Segment {
     pub(super) fn in_directory(directory: &Path, first: RecordIndex) -> Self {
         Self { first, path: directory.join(format!("{first:020}{EXTENSION}", first = first.0)) }
     }
+
+    /// Where its successor is written before it takes the segment's name.
+    pub(super) fn successor(&self) -> PathBuf {
+        self.path.with_extension(&NEW_EXTENSION[1..])
+    }
 }
 
 /// The directory's segments, oldest first. Files of other names are not ours and left alone.
-pub(super) fn list(directory: &Path) -> Result<Vec<Segment>, RecordsError> {
-    let failed = || RecordsError::io("list", directory);
-    let mut segments = Vec::new();
-    for entry in fs::read_dir(directory).map_err(failed())? {
-        let entry = entry.map_err(failed())?;
-        if let Some(first) = entry.file_name().to_str().and_then(parse_name) {
-            segments.push(Segment { first, path: entry.path() });
-        }
-    }
+pub(super) fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<Segment>, RecordsError> {
+    let names = disk.list(directory).map_err(RecordsError::io("list", directory))?;
+    let parsed = names.iter().filter_map(|name| parse_name(name, EXTENSION));
+    let mut segments: Vec<Segment> = parsed.map(|first| Segment::in_directory(directory, first)).collect();
     segments.sort_by_key(|segment| segment.first);
     Ok(segments)
 }
 
-fn parse_name(name: &str) -> Option<RecordIndex> {
-    let digits = name.strip_suffix(EXTENSION)?;
+/// Successors that a crash kept from taking over.
+pub(super) fn unfinished_successors(disk: &dyn Disk, directory: &Path) -> Result<Vec<PathBuf>, RecordsError> {
+    let names = disk.list(directory).map_err(RecordsError::io("list", directory))?;
+    let left = names.iter().filter(|name| parse_name(name, NEW_EXTENSION).is_some());
+    Ok(left.map(|name| directory.join(name)).collect())
+}
+
+fn parse_name(name: &str, extension: &str) -> Option<RecordIndex> {
+    let digits = name.strip_suffix(extension)?;
     let plain = digits.len() == NAME_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
     if plain { digits.parse().ok().map(RecordIndex) } else { None }
 }
 
-/// The frame of a payload, whose length the caller has checked to fit `u32`.
-pub(super) fn frame(payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes();
+/// The frame of a payload, whose length the caller has checked to fit `u32`, that stands `behind` bytes behind the
+/// beginning of its group.
+pub(super) fn frame(payload: &[u8], behind: u32) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     let mut bytes = Vec::with_capacity(HEADER + payload.len());
-    bytes.extend_from_slice(&length);
-    bytes.extend_from_slice(&checksum(length, payload).to_le_bytes());
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&behind.to_le_bytes());
+    bytes.extend_from_slice(&checksum(&bytes, payload).to_le_bytes());
     bytes.extend_from_slice(payload);
     bytes
 }
 
-fn checksum(length: [u8; 4], payload: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&length), payload)
+fn checksum(header: &[u8], payload: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(header), payload)
 }
 
 /// What stands at a place in a segment.
 #[derive(Debug)]
 pub(super) enum Frame {
-    Record(Vec<u8>),
+    Record {
+        payload: Vec<u8>,
+        /// Bytes between the beginning of its group and the frame: what stands before the group was synced before
+        /// this frame was written.
+        behind: u32,
+    },
     End,
     Bad {
         damage: Damage,
@@ -77,11 +92,14 @@ pub(super) enum Frame {
 pub(super) fn read_frame(reader: &mut impl Read, max: u32) -> io::Result<Frame> {
     let mut header = Vec::with_capacity(HEADER);
     reader.by_ref().take(HEADER_BYTES).read_to_end(&mut header)?;
-    let [l0, l1, l2, l3, c0, c1, c2, c3] = header[..] else {
+    let Some((fields, sum)) = header.split_last_chunk::<4>().filter(|_| header.len() == HEADER) else {
         let damage = Damage::Unfinished;
         return Ok(if header.is_empty() { Frame::End } else { Frame::Bad { damage, length: None } });
     };
-    let length = u32::from_le_bytes([l0, l1, l2, l3]);
+    let field = |at: usize| {
+        fields.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
+    };
+    let (length, behind) = (field(0), field(4));
     if length == 0 || length > max {
         return Ok(Frame::Bad { damage: Damage::Length, length: None });
     }
@@ -90,8 +108,8 @@ pub(super) fn read_frame(reader: &mut impl Read, max: u32) -> io::Result<Frame> 
     if payload.len() as u64 != u64::from(length) {
         return Ok(Frame::Bad { damage: Damage::Unfinished, length: None });
     }
-    if checksum([l0, l1, l2, l3], &payload) != u32::from_le_bytes([c0, c1, c2, c3]) {
+    if checksum(fields, &payload) != u32::from_le_bytes(*sum) {
         return Ok(Frame::Bad { damage: Damage::Checksum, length: Some(u64::from(length)) });
     }
-    Ok(Frame::Record(payload))
+    Ok(Frame::Record { payload, behind })
 }

@@ -12,19 +12,27 @@ fn payload(index: u64) -> Vec<u8> {
     (0..length).map(|position| u8::try_from((index + position as u64) % 251).unwrap()).collect()
 }
 
+/// A directory of records that were synced as one group.
 fn filled(records: u64) -> TempDir {
+    filled_in_groups(records, records)
+}
+
+fn filled_in_groups(records: u64, group: u64) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let (mut log, recovery) = RecordLog::open(directory.path(), LIMITS).unwrap();
     assert!(recovery.is_clean());
     for index in 0..records {
         assert_eq!(log.append(&payload(index)).unwrap(), RecordIndex(index));
+        if (index + 1) % group == 0 {
+            log.sync().unwrap();
+        }
     }
     assert_eq!(log.sync().unwrap(), RecordIndex(records));
     directory
 }
 
 fn segments(directory: &Path) -> Vec<PathBuf> {
-    segment::list(directory).unwrap().into_iter().map(|segment| segment.path).collect()
+    segment::list(&disk::SystemDisk, directory).unwrap().into_iter().map(|segment| segment.path).collect()
 }
 
 fn copy(template: &Path) -> TempDir {
@@ -131,8 +139,8 @@ fn every_flipped_byte_is_reported_and_costs_no_record_outside_the_reported_range
 }
 
 #[test]
-fn a_flipped_byte_in_the_last_segment_never_costs_a_good_record_behind_it() {
-    let template = filled(40);
+fn a_flipped_byte_in_the_last_segment_never_costs_a_good_record_that_was_synced_behind_it() {
+    let template = filled_in_groups(40, 1);
     let name = segments(template.path()).pop().unwrap().file_name().unwrap().to_owned();
     let bytes = fs::read(template.path().join(&name)).unwrap();
     for position in 0..bytes.len() {
@@ -155,6 +163,62 @@ fn a_flipped_byte_in_the_last_segment_never_costs_a_good_record_behind_it() {
             assert_eq!(appended, RecordIndex(39), "only the very last record can look unfinished");
         }
     }
+}
+
+#[test]
+fn of_a_group_that_was_never_synced_nothing_stays_behind_a_hole() {
+    let directory = filled_in_groups(40, 2);
+    let (mut log, _) = RecordLog::open(directory.path(), LIMITS).unwrap();
+    log.rotate().unwrap();
+    for index in 40..44 {
+        log.append(&payload(index)).unwrap();
+    }
+    drop(log);
+    let last = segments(directory.path()).pop().unwrap();
+    let mut bytes = fs::read(&last).unwrap();
+    // The second write of the group did not reach the disk, the third and fourth did.
+    let hole = 12 + payload(40).len();
+    bytes[hole..hole + 12 + payload(41).len()].fill(0);
+    fs::write(&last, &bytes).unwrap();
+    let (log, recovery) = RecordLog::open(directory.path(), LIMITS).unwrap();
+    assert_eq!(recovery.quarantined, []);
+    assert_eq!(recovery.torn_tail.map(|torn| torn.offset), Some(hole as u64));
+    assert_eq!(log.end(), RecordIndex(41));
+    drop(log);
+    assert_eq!(check_records(&read_all(directory.path())), (0..41).collect::<Vec<_>>());
+}
+
+#[test]
+fn rewriting_changes_records_and_keeps_their_numbers() {
+    let directory = filled(40);
+    let (mut log, _) = RecordLog::open(directory.path(), LIMITS).unwrap();
+    let (before, closed) = (log.total_bytes(), log.closed_segments().nth(1).unwrap());
+    let reader = log.reader(RecordIndex(0)).unwrap();
+    assert!(log.rewrite_segment(closed.first, |index, _| (index.0 % 2 == 0).then(|| vec![9])).unwrap());
+    let on_disk: u64 = segments(directory.path()).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    assert!(log.total_bytes() == on_disk && on_disk < before);
+    assert_eq!(reader.count(), 40);
+    for entry in log.reader(RecordIndex(0)).unwrap() {
+        let Entry::Record { index, payload: found } = entry.unwrap() else { panic!("damaged") };
+        let is_changed = (closed.first.0..closed.end.0).contains(&index.0) && index.0 % 2 == 0;
+        assert_eq!(found, if is_changed { vec![9] } else { payload(index.0) });
+    }
+    let active = log.closed_segments().last().unwrap().end;
+    for missing in [closed.first.next(), active] {
+        assert!(matches!(log.rewrite_segment(missing, |_, _| None), Err(RecordsError::NoSegment(_))));
+    }
+}
+
+#[test]
+fn a_damaged_segment_is_not_rewritten() {
+    let directory = filled(40);
+    let (mut log, _) = RecordLog::open(directory.path(), LIMITS).unwrap();
+    let first = segments(directory.path()).remove(0);
+    let mut bytes = fs::read(&first).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&first, &bytes).unwrap();
+    assert!(!log.rewrite_segment(RecordIndex(0), |_, _| Some(vec![9])).unwrap());
+    assert_eq!(fs::read(&first).unwrap(), bytes);
 }
 
 #[test]
