@@ -15,6 +15,7 @@ pub mod key;
 pub mod log;
 pub mod merkle;
 pub mod records;
+pub mod tlog;
 pub mod verify;
 
 #[cfg(test)]
