@@ -6,13 +6,16 @@
 
 mod offsets;
 mod records;
+mod watch;
 
 pub use offsets::{ABSENT, Member, OFFSET_FIELDS, Offsets};
 pub use records::{
     AddressFamily, ConnectRecord, DNS_PAYLOAD_BYTES, DnsRecord, EXEC_ARGUMENT_BYTES, EXEC_DATA_BYTES,
-    EXEC_ENVIRONMENT_BYTES, EXEC_FILENAME_BYTES, ExecFlags, ExecRecord, ExitRecord, ForkRecord, Header, Kind,
-    Truncation, UNIX_PATH_BYTES, UnixConnectRecord,
+    EXEC_ENVIRONMENT_BYTES, EXEC_FILENAME_BYTES, ExecFlags, ExecRecord, ExitRecord, FILE_PATH_BYTES,
+    FileAction, FileMatch, FileRecord, ForkRecord, Header, Kind, MemoryMethod, MemoryRecord, Truncation,
+    UNIX_PATH_BYTES, UnixConnectRecord,
 };
+pub use watch::{FILTER_WORDS, FileKey, NameKey, filter_bit, name_key};
 
 /// Longest name of an environment variable that is reported; longer ones are cut to it.
 pub const VARIABLE_NAME_BYTES: usize = 48;
@@ -60,11 +63,33 @@ pub enum Hook {
     DnsIn = 8,
     /// `connect` on a unix socket.
     UnixConnect = 9,
+    /// Open of a secret file.
+    FileOpen = 10,
+    /// Descriptor of a secret file received from another process.
+    FileReceive = 11,
+    /// Secret file mapped into memory.
+    FileMap = 12,
+    /// Rights of a secret file changed.
+    FileMode = 13,
+    /// New name of a secret file.
+    FileLink = 14,
+    /// Name of a secret file removed.
+    FileUnlink = 15,
+    /// Secret file renamed or replaced.
+    FileRename = 16,
+    /// Access to another process's memory or descriptors.
+    Memory = 17,
+    /// A process lets its parent trace it.
+    Traced = 18,
+    /// Owner of a secret file changed.
+    FileOwner = 19,
+    /// Length of a secret file changed.
+    FileTruncate = 20,
 }
 
 impl Hook {
     /// Every hook, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 21] = [
         Self::Fork,
         Self::Exec,
         Self::Exit,
@@ -75,6 +100,17 @@ impl Hook {
         Self::DnsOut,
         Self::DnsIn,
         Self::UnixConnect,
+        Self::FileOpen,
+        Self::FileReceive,
+        Self::FileMap,
+        Self::FileMode,
+        Self::FileLink,
+        Self::FileUnlink,
+        Self::FileRename,
+        Self::Memory,
+        Self::Traced,
+        Self::FileOwner,
+        Self::FileTruncate,
     ];
 
     /// The hook's name in coverage and loss events.
@@ -91,20 +127,36 @@ impl Hook {
             Self::DnsOut => "dns.question",
             Self::DnsIn => "dns.answer",
             Self::UnixConnect => "connect.unix",
+            Self::FileOpen => "file.open",
+            Self::FileReceive => "file.receive",
+            Self::FileMap => "file.map",
+            Self::FileMode => "file.mode",
+            Self::FileOwner => "file.owner",
+            Self::FileTruncate => "file.truncate",
+            Self::FileLink => "file.link",
+            Self::FileUnlink => "file.unlink",
+            Self::FileRename => "file.rename",
+            Self::Memory => "memory.access",
+            Self::Traced => "memory.traced",
         }
     }
 }
 
-/// Records of one hook since load. `emitted + lost` is what happened.
+/// Records of one hook on one CPU since load. `happened` is what was emitted and what was lost, and the sequence number
+/// of the newest: see [`Header::sequence`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Counters {
+    /// Records that were begun.
+    pub happened: u64,
     /// Records that reached their ring buffer.
     pub emitted: u64,
     /// Records for which the ring buffer had no room.
     pub lost_ring_full: u64,
     /// Records for which no scratch slot was free.
     pub lost_no_slot: u64,
+    /// Records whose content could not be read.
+    pub lost_unreadable: u64,
 }
 
-const _: () = assert!(size_of::<Counters>() == 24);
+const _: () = assert!(size_of::<Counters>() == 40);

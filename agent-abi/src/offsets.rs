@@ -10,7 +10,7 @@ pub struct Member {
     pub field: &'static str,
     /// Kernel structure.
     pub structure: &'static str,
-    /// Member, or members of members separated by dots.
+    /// Member, or members of members separated by dots; for kernels that differ, alternatives separated by bars.
     pub path: &'static str,
     /// Bytes; 0 for an aggregate of any size.
     pub width: u32,
@@ -76,6 +76,8 @@ offsets! {
     task_files: "task_struct" "files" 8 -> "files_struct",
     /// Status given to exit.
     task_exit_code: "task_struct" "exit_code" 4,
+    /// `PF_*`.
+    task_flags: "task_struct" "flags" 4,
     /// Live threads.
     signal_live: "signal_struct" "live.counter" 4,
     /// Effective user.
@@ -124,10 +126,38 @@ offsets! {
     unix_address_length: "unix_address" "len" 4,
     /// The name itself, beginning with the family.
     unix_address_name: "unix_address" "name" 0,
+    /// Since Linux 6.9, where process descriptors are files of their own file system.
+    pid_file_number: "pid" "ino" 8,
+    /// What a file system keeps with an inode.
+    inode_private: "inode" "i_private" 8,
     /// Numbers of a process id, one for each namespace, the host's first.
     pid_numbers: "pid" "numbers" 0,
     /// A process number.
     upid_number: "upid" "nr" 4,
     /// First argument of a system call on x86-64.
     regs_first_argument: "pt_regs" "di" 8,
+    /// Second argument.
+    regs_second_argument: "pt_regs" "si" 8,
+    /// Number of the system call.
+    regs_number: "pt_regs" "orig_ax" 8,
+    /// Where a file was found.
+    file_path: "file" "f_path" 0,
+    /// Its name there.
+    file_dentry: "file" "f_path.dentry" 8 -> "dentry",
+    /// The name that a path leads to.
+    path_dentry: "path" "dentry" 8 -> "dentry",
+    /// Flags of open(2).
+    file_flags: "file" "f_flags" 4,
+    /// The directory that a name stands in.
+    dentry_parent: "dentry" "d_parent" 8 -> "dentry",
+    /// The file that a name leads to.
+    dentry_inode: "dentry" "d_inode" 8 -> "inode",
+    /// Bytes of a name.
+    dentry_name_length: "dentry" "d_name.len" 4,
+    /// The name.
+    dentry_name: "dentry" "d_name.name" 8,
+    /// A copy of a short name within the entry itself; the union got its name in Linux 6.14.
+    dentry_short_name: "dentry" "d_shortname.string|d_iname" 0,
+    /// Tells an inode from a later one of the same number.
+    inode_generation: "inode" "i_generation" 4,
 }

@@ -29,6 +29,10 @@ pub enum Kind {
     Dns = 5,
     /// [`UnixConnectRecord`]
     UnixConnect = 6,
+    /// [`FileRecord`]
+    File = 7,
+    /// [`MemoryRecord`]
+    Memory = 8,
 }
 
 /// Who and when, at the start of every record.
@@ -49,6 +53,12 @@ pub struct Header {
     pub uid: u32,
     /// Effective user.
     pub effective_uid: u32,
+    /// 1, 2, 3, … for this hook on this CPU since load: a number that never comes is a record that was lost.
+    pub sequence: u64,
+    /// Which CPU.
+    pub cpu: u32,
+    /// Thread.
+    pub thread: u32,
 }
 
 /// A new process (not a new thread). The header is the creator's.
@@ -193,10 +203,115 @@ pub struct UnixConnectRecord {
     pub padding: u32,
 }
 
-const _: () = assert!(size_of::<Header>() == 32);
-const _: () = assert!(size_of::<ForkRecord>() == 48);
-const _: () = assert!(size_of::<ExecRecord>() == 64 + EXEC_DATA_BYTES);
-const _: () = assert!(size_of::<ExitRecord>() == 40);
-const _: () = assert!(size_of::<ConnectRecord>() == 56);
-const _: () = assert!(size_of::<DnsRecord>() == 56 + DNS_PAYLOAD_BYTES);
-const _: () = assert!(size_of::<UnixConnectRecord>() == 152);
+/// Longest path of a [`FileRecord`], in bytes (the kernel's `PATH_MAX`).
+pub const FILE_PATH_BYTES: usize = 4096;
+
+/// What was done to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum FileAction {
+    /// Opened; [`FileRecord::flags`] are those of open(2).
+    Open = 1,
+    /// A descriptor came over a unix socket or with `pidfd_getfd`.
+    Receive = 2,
+    /// Mapped; the flags are the protection of mmap(2).
+    Map = 3,
+    /// Rights, owner or length are to change; the flags are the kernel's `ATTR_*`.
+    Attributes = 4,
+    /// Gets another name.
+    Link = 5,
+    /// Loses a name.
+    Unlink = 6,
+    /// Gets another name instead of its own.
+    Rename = 7,
+    /// Is replaced by another file that gets its name.
+    Replace = 8,
+}
+
+/// Bits of [`FileRecord::matched`]: why the record was made.
+pub struct FileMatch;
+
+impl FileMatch {
+    /// The file is one of the watched ones.
+    pub const FILE: u16 = 1;
+    /// Its directory is.
+    pub const DIRECTORY: u16 = 2;
+    /// Its name is that of a secret.
+    pub const NAME: u16 = 4;
+}
+
+/// A file that is or may be a secret was touched. A record in the ring buffer ends where its path ends.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct FileRecord {
+    /// Who and when.
+    pub header: Header,
+    /// Inode number.
+    pub inode: u64,
+    /// Inode number of the directory that it was reached in.
+    pub directory: u64,
+    /// Device of both, kernel encoding.
+    pub device: u32,
+    /// Tells an inode from a later one of the same number.
+    pub generation: u32,
+    /// A [`FileAction`].
+    pub action: u16,
+    /// See [`FileMatch`].
+    pub matched: u16,
+    /// See [`FileAction`].
+    pub flags: u32,
+    /// Bytes of `path` that are valid, with the zero that ends it; 0 when only a name is known or none.
+    pub path_length: u32,
+    /// `path` is the last component only.
+    pub name_only: u32,
+    /// Number of the system call that the thread is in; meaningless in a thread of the kernel's.
+    pub call: u32,
+    /// `PF_*` of the thread (include/linux/sched.h).
+    pub task_flags: u32,
+    /// As the process sees it: from its root, in its mount namespace.
+    pub path: [u8; FILE_PATH_BYTES],
+}
+
+/// How a process reached for another's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum MemoryMethod {
+    /// By way of the file system: /proc/PID/mem and its neighbours.
+    Proc = 0,
+    /// ptrace(2)
+    Ptrace = 1,
+    /// `process_vm_readv`(2)
+    ReadVector = 2,
+    /// `process_vm_writev`(2)
+    WriteVector = 3,
+    /// `pidfd_getfd`(2)
+    DescriptorOfProcess = 4,
+}
+
+/// A process reached for another's memory or descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct MemoryRecord {
+    /// Who and when.
+    pub header: Header,
+    /// When the other process started, boot-time nanoseconds; 0 when unknown.
+    pub target_start_boot_time_ns: u64,
+    /// The other process.
+    pub target_tgid: u32,
+    /// A [`MemoryMethod`].
+    pub method: u32,
+    /// `PTRACE_MODE_*` (include/linux/ptrace.h); 0 when unknown.
+    pub mode: u32,
+    /// Result of the system call, as the kernel encodes it; 0 when the record was made before it was known.
+    pub result: i32,
+}
+
+const _: () = assert!(size_of::<FileRecord>() == 48 + 48 + FILE_PATH_BYTES);
+const _: () = assert!(size_of::<MemoryRecord>() == 72);
+const _: () = assert!(size_of::<Header>() == 48);
+const _: () = assert!(size_of::<ForkRecord>() == 64);
+const _: () = assert!(size_of::<ExecRecord>() == 80 + EXEC_DATA_BYTES);
+const _: () = assert!(size_of::<ExitRecord>() == 56);
+const _: () = assert!(size_of::<ConnectRecord>() == 72);
+const _: () = assert!(size_of::<DnsRecord>() == 72 + DNS_PAYLOAD_BYTES);
+const _: () = assert!(size_of::<UnixConnectRecord>() == 168);

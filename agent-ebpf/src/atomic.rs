@@ -14,6 +14,17 @@ pub unsafe fn increment(counter: *mut u64) {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) };
 }
 
+/// Adds one and returns the sum.
+///
+/// # Safety
+///
+/// `counter` must be valid and aligned.
+#[inline(always)]
+pub unsafe fn next(counter: *mut u64) -> u64 {
+    // SAFETY: by contract.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) + 1 }
+}
+
 /// Sets a flag; false when it was set already.
 ///
 /// # Safety

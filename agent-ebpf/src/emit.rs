@@ -3,8 +3,8 @@
 use aya_ebpf::{
     btf_maps::RingBuf,
     helpers::{
-        bpf_get_current_pid_tgid, bpf_get_current_uid_gid, generated::bpf_get_current_task,
-        generated::bpf_ktime_get_boot_ns,
+        bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_smp_processor_id,
+        generated::bpf_get_current_task, generated::bpf_ktime_get_boot_ns,
     },
 };
 use buildtrail_agent_abi::{Counters, Header, Hook, Kind};
@@ -16,6 +16,7 @@ pub enum Outcome {
     Emitted,
     RingFull,
     NoSlot,
+    Unreadable,
 }
 
 #[inline(always)]
@@ -28,6 +29,7 @@ pub fn count(hook: Hook, outcome: Outcome) {
             Outcome::Emitted => &raw mut (*counters).emitted,
             Outcome::RingFull => &raw mut (*counters).lost_ring_full,
             Outcome::NoSlot => &raw mut (*counters).lost_no_slot,
+            Outcome::Unreadable => &raw mut (*counters).lost_unreadable,
         });
     }
 }
@@ -53,15 +55,25 @@ pub fn start_of(task: Object) -> u64 {
         .unwrap_or(0)
 }
 
-/// A header about the running task.
+/// Takes the next number of this hook on this CPU. Each number is a record that is emitted or counted as lost.
+#[inline(always)]
+fn next_sequence(hook: Hook) -> u64 {
+    let Some(counters) = COUNTERS.get_ptr_mut(u32::from(hook as u16)) else { return 0 };
+    let counters: *mut Counters = counters;
+    // SAFETY: as in `count`.
+    unsafe { atomic::next(&raw mut (*counters).happened) }
+}
+
+/// A header about the running task. It begins a record: call [`count`] once after it.
 #[inline(always)]
 pub fn header(kind: Kind, hook: Hook) -> Header {
     let task = current();
     let uid = bpf_get_current_uid_gid() as u32;
+    let thread = bpf_get_current_pid_tgid();
     Header {
         kind: kind as u16,
         hook: hook as u16,
-        tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
+        tgid: (thread >> 32) as u32,
         boot_time_ns: boot_time_ns(),
         start_boot_time_ns: start_of(task),
         uid,
@@ -69,19 +81,46 @@ pub fn header(kind: Kind, hook: Hook) -> Header {
             .follow(|o| &o.task_cred)
             .and_then(|cred| cred.read(|o| &o.cred_euid))
             .unwrap_or(uid),
+        sequence: next_sequence(hook),
+        cpu: processor(),
+        thread: thread as u32,
     }
+}
+
+/// A header of a record that is not about the running task. It begins a record: call [`count`] once after it.
+#[inline(always)]
+pub fn anonymous_header(kind: Kind, hook: Hook) -> Header {
+    Header {
+        kind: kind as u16,
+        hook: hook as u16,
+        tgid: 0,
+        boot_time_ns: boot_time_ns(),
+        start_boot_time_ns: 0,
+        uid: 0,
+        effective_uid: 0,
+        sequence: next_sequence(hook),
+        cpu: processor(),
+        thread: 0,
+    }
+}
+
+#[inline(always)]
+pub fn processor() -> u32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_smp_processor_id() }
 }
 
 /// Reserves room for `T`, fills it in place and submits it.
 #[inline(always)]
 pub fn emit<T: 'static, const BYTES: usize>(
     ring: &RingBuf<u8, BYTES>,
+    header: Header,
     hook: Hook,
-    record: impl FnOnce() -> T,
+    record: impl FnOnce(Header) -> T,
 ) {
     match ring.reserve_untyped::<T>(0) {
         Some(mut entry) => {
-            entry.write(record());
+            entry.write(record(header));
             entry.submit(0);
             count(hook, Outcome::Emitted);
         }

@@ -27,6 +27,33 @@ impl Object {
         unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
     }
 
+    /// Loads `T` at the offset that `member` selects, without the helper: a fraction of its cost.
+    ///
+    /// # Safety
+    ///
+    /// The object must come from an argument of a program that is attached by BTF (fentry, `tp_btf`), or from a pointer
+    /// loaded so: the verifier then knows its type and checks the access, and the kernel handles a fault.
+    #[inline(always)]
+    pub unsafe fn load<T: Copy>(self, member: impl Fn(&Offsets) -> &u32) -> Option<T> {
+        let address = self.address_of(member)?;
+        // SAFETY: by contract.
+        Some(unsafe { core::ptr::read_volatile(address as *const T) })
+    }
+
+    /// Loads a pointer member; `None` when it is null.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Object::load`].
+    #[inline(always)]
+    pub unsafe fn load_pointer(self, member: impl Fn(&Offsets) -> &u32) -> Option<Self> {
+        // SAFETY: by contract.
+        match unsafe { self.load::<u64>(member) }? {
+            0 => None,
+            address => Some(Self(address)),
+        }
+    }
+
     /// Follows a pointer member; `None` when it is null.
     #[inline(always)]
     pub fn follow(self, member: impl Fn(&Offsets) -> &u32) -> Option<Self> {

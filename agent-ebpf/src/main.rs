@@ -16,6 +16,7 @@ mod emit;
 mod hooks;
 mod kread;
 mod maps;
+mod slots;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -4,7 +4,11 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, PerCpuArray, RingBuf, SkStorage},
     macros::btf_map,
 };
-use buildtrail_agent_abi::{Counters, ExecRecord, Hook, VariableName};
+use buildtrail_agent_abi::{
+    Counters, ExecRecord, FILTER_WORDS, FileKey, FileRecord, Hook, NameKey, VariableName,
+};
+
+use crate::slots;
 
 /// Never rate-limited: processes and credentials. The loader sets the real size.
 #[btf_map]
@@ -27,8 +31,7 @@ pub const CHUNK_BYTES: usize = 256;
 /// Executions that can be assembled at the same moment.
 pub const SLOTS: usize = 64;
 
-/// Where an execution is assembled. Owned by the one program that set `busy`: a program can be preempted by another on
-/// the same CPU, so per-CPU memory would be shared.
+/// Where an execution is assembled.
 ///
 /// What changes from step to step through the environment is here and not on the stack, whose content the verifier
 /// follows: 7.3's gave up after a million instructions, because every length of a name made another state.
@@ -58,8 +61,39 @@ pub struct Walk {
 #[repr(C, align(8))]
 pub struct Name(pub VariableName);
 
+// SAFETY: repr(C), and `busy` comes first.
+unsafe impl slots::Slot for Slot {}
+
 #[btf_map]
 pub static EXEC_SLOTS: Array<Slot, SLOTS> = Array::new();
+
+/// Accesses to secret files that can be assembled at the same moment.
+pub const FILE_SLOTS_LENGTH: usize = 64;
+
+/// Where an access to a secret file is assembled.
+#[repr(C)]
+pub struct FileSlot {
+    pub busy: u64,
+    pub record: FileRecord,
+}
+
+// SAFETY: repr(C), and `busy` comes first.
+unsafe impl slots::Slot for FileSlot {}
+
+#[btf_map]
+pub static FILE_SLOTS: Array<FileSlot, FILE_SLOTS_LENGTH> = Array::new();
+
+/// A bit for each watched file, directory and name; tells most other files away at the cost of a few instructions.
+#[btf_map]
+pub static WATCH_FILTER: Array<[u64; FILTER_WORDS], 1> = Array::new();
+
+/// Watched files and directories; the value is a [`buildtrail_agent_abi::FileMatch`].
+#[btf_map]
+pub static WATCHED_FILES: HashMap<FileKey, u16, 16384> = HashMap::new();
+
+/// Names that secrets have wherever they are.
+#[btf_map]
+pub static WATCHED_NAMES: HashMap<NameKey, u16, 1024> = HashMap::new();
 
 /// Who uses a socket: packets are seen outside the process that sent them.
 #[derive(Clone, Copy)]

@@ -257,7 +257,7 @@ pub fn start_sensor(config: &Config) -> Result<Sensor, SensorError> {
         RingSizes { critical: config.sensor.critical_ring_bytes, bulk: config.sensor.bulk_ring_bytes };
     let variables: Vec<VariableName> =
         IDENTITY_VARIABLES.iter().filter_map(|name| variable_name(name)).collect();
-    Sensor::start(rings, &variables, files::targets(&config.catalog))
+    Sensor::start(rings, &variables, files::targets(&config.catalog), files::anywhere())
 }
 
 fn sense(

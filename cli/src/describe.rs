@@ -2,8 +2,8 @@
 
 use buildtrail_proto::v1::{
     Assurance, AuditEvent, ConnectionOpened, Coverage, CredentialKind, CredentialUse, DnsLookup, Heartbeat,
-    Job, JobFinished, Loss, Operation, Process, ProcessExec, Protocol, SecretAccess, Step, Tier,
-    audit_event::Body,
+    Job, JobFinished, Loss, MemoryAccess, MemoryMethod, Operation, Process, ProcessExec, Protocol,
+    SecretAccess, Step, Tier, audit_event::Body,
 };
 
 use crate::{display, time};
@@ -23,6 +23,7 @@ pub(crate) fn what(event: &AuditEvent) -> String {
         Some(Body::CredentialUse(used)) => text.credential(used),
         Some(Body::ConnectionOpened(connection)) => text.connection(connection),
         Some(Body::DnsLookup(lookup)) => text.lookup(lookup),
+        Some(Body::MemoryAccess(access)) => text.memory(access),
         Some(Body::Loss(loss)) => text.loss(loss),
         Some(Body::Heartbeat(beat)) => heartbeat(beat),
         Some(Body::Coverage(coverage)) => text.coverage(coverage),
@@ -133,11 +134,45 @@ impl Text {
                 Operation::Open => "opened",
                 Operation::Read => "read",
                 Operation::Write => "wrote",
+                Operation::Map => "mapped",
+                Operation::Receive => "was given",
+                Operation::ChangeAttributes => "changed the attributes of",
+                Operation::Link => "linked",
+                Operation::Unlink => "removed",
+                Operation::Rename => "renamed",
+                Operation::Replace => "replaced",
                 Operation::Unspecified => "touched",
             })
             .collect();
         let did = if did.is_empty() { "touched".to_owned() } else { did.join("+") };
         format!("{did} {} ({})", self.safe(&access.secret), self.safe(&access.path))
+    }
+
+    fn memory(self, access: &MemoryAccess) -> String {
+        let target = access.target.as_ref().map_or_else(
+            || "an unknown process".to_owned(),
+            |target| format!("{}[{}]", self.safe(&target.executable), target.pid),
+        );
+        let mut words = match access.method() {
+            MemoryMethod::CoreDump => "its memory was written to a core dump".to_owned(),
+            MemoryMethod::ProcMem => format!("opened the memory of {target}"),
+            MemoryMethod::ProcInspect => format!("looked into {target} by way of /proc"),
+            MemoryMethod::Ptrace => format!("traced {target}"),
+            MemoryMethod::ProcessVmRead => format!("read the memory of {target}"),
+            MemoryMethod::ProcessVmWrite => format!("wrote the memory of {target}"),
+            MemoryMethod::PidfdGetfd => format!("took a descriptor of {target}"),
+            MemoryMethod::Unspecified => format!("reached for {target}"),
+        };
+        if access.target_is_runner {
+            words.push_str(", the CI runner");
+        }
+        if !access.target_job_id.is_empty() {
+            words.push_str(", which works for another job");
+        }
+        if access.denied {
+            words.push_str(": denied");
+        }
+        words
     }
 
     fn credential(self, used: &CredentialUse) -> String {

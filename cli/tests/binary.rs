@@ -78,7 +78,8 @@ fn events() -> Vec<AuditEvent> {
         operations: vec![Operation::Read.into()],
         ..Default::default()
     };
-    let loss = Loss { stage: "spool".into(), reason: "queue full: dns.lookup".into(), count: 3 };
+    let loss =
+        Loss { stage: "spool".into(), reason: "queue full: dns.lookup".into(), count: 3, ..Loss::default() };
     let event = AuditEvent { job: Some(job()), host_id: "host-1".into(), ..Default::default() };
     vec![
         AuditEvent {

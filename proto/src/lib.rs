@@ -44,7 +44,7 @@ pub fn unix_nanos(time: &Timestamp) -> i128 {
 }
 
 /// Every word that [`v1::AuditEvent::kind`] can say.
-pub const EVENT_KINDS: [&str; 11] = [
+pub const EVENT_KINDS: [&str; 12] = [
     "job.started",
     "job.finished",
     "process.exec",
@@ -52,6 +52,7 @@ pub const EVENT_KINDS: [&str; 11] = [
     "credential.use",
     "connection.opened",
     "dns.lookup",
+    "memory.access",
     "loss",
     "heartbeat",
     "coverage",
@@ -72,6 +73,7 @@ impl v1::AuditEvent {
             Some(Body::CredentialUse(_)) => "credential.use",
             Some(Body::ConnectionOpened(_)) => "connection.opened",
             Some(Body::DnsLookup(_)) => "dns.lookup",
+            Some(Body::MemoryAccess(_)) => "memory.access",
             Some(Body::Loss(_)) => "loss",
             Some(Body::Heartbeat(_)) => "heartbeat",
             Some(Body::Coverage(_)) => "coverage",
@@ -102,6 +104,7 @@ mod tests {
             Some(Body::CredentialUse(v1::CredentialUse::default())),
             Some(Body::ConnectionOpened(v1::ConnectionOpened::default())),
             Some(Body::DnsLookup(v1::DnsLookup::default())),
+            Some(Body::MemoryAccess(v1::MemoryAccess::default())),
             Some(Body::Loss(v1::Loss::default())),
             Some(Body::Heartbeat(v1::Heartbeat::default())),
             Some(Body::Coverage(v1::Coverage::default())),

@@ -57,6 +57,9 @@ enum Task {
         /// 5.10, 6.1, 6.12, 7.3 or all; Debian's, fetched as packages when they are needed
         #[arg(long, default_value = "6.1")]
         kernel: vm::Choice,
+        /// With programs built without optimisation: sooner built, slower in the guest
+        #[arg(long)]
+        debug: bool,
     },
     /// Measure
     Bench {
@@ -97,7 +100,7 @@ fn run(task: &Task) -> Result<bool> {
         Task::Build { debug } => compile::everything(&workspace, *debug).map(|()| true),
         Task::Demo { keep } => suites::demo(&workspace, *keep).map(|()| true),
         Task::Test { only } => suites::run(&workspace, only),
-        Task::VmTest { kernel } => vm::run(&workspace, *kernel),
+        Task::VmTest { kernel, debug } => vm::run(&workspace, *kernel, *debug),
         Task::Bench { what: Bench::Idle { seconds } } => bench::idle(&workspace, *seconds),
         Task::Lint => lint::run(&workspace).map(|()| true),
     }

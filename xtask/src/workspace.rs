@@ -73,6 +73,11 @@ impl Workspace {
         self.target.join("release")
     }
 
+    /// The binaries that were built without optimisation.
+    pub(crate) fn debug_binaries(&self) -> PathBuf {
+        self.target.join("debug")
+    }
+
     /// Tools installed for this workspace alone.
     pub(crate) fn tools(&self) -> PathBuf {
         self.target.join("tools")

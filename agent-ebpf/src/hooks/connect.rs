@@ -49,7 +49,7 @@ fn on_destination(ctx: &SockAddrContext, hook: Hook, family: u16) -> i32 {
         unsafe { *stored = owner };
     }
     let (address, port, protocol) = destination(ctx, family);
-    emit::emit(&BULK, hook, || ConnectRecord {
+    emit::emit(&BULK, header, hook, |header| ConnectRecord {
         header,
         address,
         family,

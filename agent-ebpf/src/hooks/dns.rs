@@ -42,6 +42,7 @@ fn on_packet(ctx: &SkBuffContext, hook: Hook) {
     if length < SHORTEST_MESSAGE || length > u32::from(u16::MAX) {
         return;
     }
+    let header = header(ctx, hook);
     let Some(mut entry) = BULK.reserve_untyped::<DnsRecord>(0) else {
         emit::count(hook, Outcome::RingFull);
         return;
@@ -49,7 +50,7 @@ fn on_packet(ctx: &SkBuffContext, hook: Hook) {
     let record = entry.as_mut_ptr();
     // SAFETY: `record` is the reserved room; the payload is written by the helper below, within its bounds.
     let loaded = unsafe {
-        (*record).header = header(ctx, hook);
+        (*record).header = header;
         (*record).resolver = packet.resolver;
         (*record).family = packet.family;
         (*record).incoming = u8::from(matches!(hook, Hook::DnsIn));
@@ -61,6 +62,7 @@ fn on_packet(ctx: &SkBuffContext, hook: Hook) {
         emit::count(hook, Outcome::Emitted);
     } else {
         entry.discard(0);
+        emit::count(hook, Outcome::Unreadable);
     }
 }
 
@@ -120,15 +122,7 @@ fn locate(ctx: &SkBuffContext, hook: Hook) -> Option<Packet> {
 /// A header about the socket's owner: packets are not always seen in the process that sends them.
 #[inline(always)]
 fn header(ctx: &SkBuffContext, hook: Hook) -> Header {
-    let mut header = Header {
-        kind: Kind::Dns as u16,
-        hook: hook as u16,
-        tgid: 0,
-        boot_time_ns: emit::boot_time_ns(),
-        start_boot_time_ns: 0,
-        uid: 0,
-        effective_uid: 0,
-    };
+    let mut header = emit::anonymous_header(Kind::Dns, hook);
     // SAFETY: the context's socket pointer is checked before use, as the verifier wants.
     unsafe {
         let socket = (*ctx.skb.skb).__bindgen_anon_2.sk;

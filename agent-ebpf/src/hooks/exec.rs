@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     helpers::{
-        bpf_get_current_pid_tgid, bpf_get_smp_processor_id,
+        bpf_get_current_pid_tgid,
         generated::{
             bpf_loop, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
             bpf_probe_read_user_str, bpf_ringbuf_output,
@@ -20,15 +20,13 @@ use buildtrail_agent_abi::{
 };
 
 use crate::{
-    atomic,
     emit::{self, Outcome},
     hooks::process::parent_of,
     kread::Object,
     maps::{CHUNK_BYTES, CRITICAL, EXEC_SLOTS, IDENTITY_VARIABLES, Name, SLOTS, Slot, Walk},
+    slots,
 };
 
-/// Slots tried before an execution counts as lost.
-const SLOT_TRIES: u32 = 16;
 /// Steps through the environment: 256 KiB of it, or 2,048 variables.
 const ENVIRONMENT_STEPS: u32 = 2048;
 /// The record without its variable data.
@@ -47,10 +45,13 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
 /// False when no slot was free.
 #[inline(always)]
 fn on_exec(task: Object, bprm: Object) -> bool {
-    let Some((index, slot)) = claim_slot() else {
+    let header = emit::header(Kind::Exec, Hook::Exec);
+    let Some((index, slot)) = slots::claim(&EXEC_SLOTS, SLOTS as u32) else {
         emit::count(Hook::Exec, Outcome::NoSlot);
         return false;
     };
+    // SAFETY: this program owns the slot.
+    unsafe { (*slot).record.header = header };
     let used = assemble(task, bprm, index, slot);
     // SAFETY: `slot` is a valid map value that this program owns; the size is bounded by the record.
     let result = unsafe {
@@ -62,25 +63,9 @@ fn on_exec(task: Object, bprm: Object) -> bool {
         )
     };
     // SAFETY: as above.
-    unsafe { atomic::release(&raw mut (*slot).busy) };
+    unsafe { slots::release(slot) };
     emit::count(Hook::Exec, if result == 0 { Outcome::Emitted } else { Outcome::RingFull });
     true
-}
-
-/// Finds a free slot and owns it.
-#[inline(always)]
-fn claim_slot() -> Option<(u32, *mut Slot)> {
-    // SAFETY: a helper without arguments.
-    let start = unsafe { bpf_get_smp_processor_id() } * 4;
-    for attempt in 0..SLOT_TRIES {
-        let index = (start + attempt) % SLOTS as u32;
-        let slot: *mut Slot = EXEC_SLOTS.get_ptr_mut(index)?;
-        // SAFETY: a valid map value; `busy` is only touched atomically.
-        if unsafe { atomic::claim(&raw mut (*slot).busy) } {
-            return Some((index, slot));
-        }
-    }
-    None
 }
 
 /// Fills the slot's record; returns the bytes of variable data.
@@ -88,7 +73,6 @@ fn claim_slot() -> Option<(u32, *mut Slot)> {
 fn assemble(task: Object, bprm: Object, index: u32, slot: *mut Slot) -> usize {
     // SAFETY: the caller owns the slot.
     let (record, walk) = unsafe { (&mut (*slot).record, &raw mut (*slot).walk) };
-    record.header = emit::header(Kind::Exec, Hook::Exec);
     record.parent_tgid = parent_of(task);
     record.flags = describe_file(record, bprm);
 

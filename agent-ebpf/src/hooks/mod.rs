@@ -3,5 +3,8 @@
 mod connect;
 mod dns;
 mod exec;
+mod file;
+mod memory;
 mod process;
+mod registers;
 mod unix;

@@ -22,8 +22,8 @@ fn on_fork(child: Object) {
         // A thread: it belongs to its process.
         return;
     }
-    emit::emit(&CRITICAL, Hook::Fork, || ForkRecord {
-        header: emit::header(Kind::Fork, Hook::Fork),
+    emit::emit(&CRITICAL, emit::header(Kind::Fork, Hook::Fork), Hook::Fork, |header| ForkRecord {
+        header,
         child_start_boot_time_ns: child.read(|o| &o.task_start_boottime).unwrap_or(0),
         child_tgid: tgid,
         child_parent_tgid: parent_of(child),
@@ -50,8 +50,8 @@ fn on_exit(task: Object) {
     if live.unwrap_or(0) != 0 {
         return;
     }
-    emit::emit(&CRITICAL, Hook::Exit, || ExitRecord {
-        header: emit::header(Kind::Exit, Hook::Exit),
+    emit::emit(&CRITICAL, emit::header(Kind::Exit, Hook::Exit), Hook::Exit, |header| ExitRecord {
+        header,
         exit_code: task.read(|o| &o.task_exit_code).unwrap_or(0),
         padding: 0,
     });

@@ -5,14 +5,10 @@
 
 use core::{ffi::c_void, hint::black_box};
 
-use aya_ebpf::{
-    helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs},
-    macros::tracepoint,
-    programs::TracePointContext,
-};
+use aya_ebpf::{helpers::generated::bpf_probe_read_kernel, macros::tracepoint, programs::TracePointContext};
 use buildtrail_agent_abi::{Hook, Kind, UNIX_PATH_BYTES, UnixConnectRecord};
 
-use crate::{emit, kread::Object, maps::CRITICAL};
+use crate::{emit, hooks::registers, kread::Object, maps::CRITICAL};
 
 const AF_UNIX: u16 = 1;
 /// Where `struct trace_event_raw_sys_exit` has the result (include/trace/events/syscalls.h).
@@ -37,14 +33,10 @@ fn on_connected() -> Option<()> {
     }
     let address = socket.follow(|o| &o.unix_peer)?.follow(|o| &o.unix_address)?;
     let peer_tgid = listener(socket).unwrap_or(0);
-    emit::emit(&CRITICAL, Hook::UnixConnect, || {
-        let mut record = UnixConnectRecord {
-            header: emit::header(Kind::UnixConnect, Hook::UnixConnect),
-            peer_tgid,
-            path_length: 0,
-            path: [0; UNIX_PATH_BYTES],
-            padding: 0,
-        };
+    let header = emit::header(Kind::UnixConnect, Hook::UnixConnect);
+    emit::emit(&CRITICAL, header, Hook::UnixConnect, |header| {
+        let mut record =
+            UnixConnectRecord { header, peer_tgid, path_length: 0, path: [0; UNIX_PATH_BYTES], padding: 0 };
         record.path_length = read_path(address, &mut record.path).unwrap_or(0);
         record
     });
@@ -54,24 +46,30 @@ fn on_connected() -> Option<()> {
 /// The socket behind the system call's first argument.
 #[inline(always)]
 fn connected_socket() -> Option<Object> {
-    // SAFETY: helpers whose results the verifier knows; the registers are read through kread.
-    let (task, registers) = unsafe {
-        let task = bpf_get_current_task_btf();
-        (Object::at(task as u64), Object::at(bpf_task_pt_regs(task.cast()) as u64))
-    };
-    let descriptor = registers.read::<u32>(|o| &o.regs_first_argument)?;
-    let table = task.follow(|o| &o.task_files)?.follow(|o| &o.files_table)?;
+    let descriptor = registers::current().read::<u32>(|o| &o.regs_first_argument)?;
+    file_of(descriptor)?.follow(|o| &o.file_private_data)?.follow(|o| &o.socket_sock)
+}
+
+/// The file behind a descriptor of the current process.
+#[inline(always)]
+pub fn file_of(descriptor: u32) -> Option<Object> {
+    let table = emit::current().follow(|o| &o.task_files)?.follow(|o| &o.files_table)?;
     if descriptor >= table.read::<u32>(|o| &o.fdtable_length)? {
         return None;
     }
-    let file = table.follow(|o| &o.fdtable_array)?.element(descriptor)?;
-    file.follow(|o| &o.file_private_data)?.follow(|o| &o.socket_sock)
+    table.follow(|o| &o.fdtable_array)?.element(descriptor)
 }
 
 /// The process that listens, as `connect` recorded it (`copy_peercred`, `net/unix/af_unix.c`).
 #[inline(always)]
 fn listener(socket: Object) -> Option<u32> {
-    let numbers = socket.follow(|o| &o.sock_peer_pid)?.address_of(|o| &o.pid_numbers)?;
+    number_of(socket.follow(|o| &o.sock_peer_pid)?)
+}
+
+/// The number that a process has on the host.
+#[inline(always)]
+pub fn number_of(pid: Object) -> Option<u32> {
+    let numbers = pid.address_of(|o| &o.pid_numbers)?;
     Object::at(numbers).read(|o| &o.upid_number)
 }
 

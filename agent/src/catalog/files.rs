@@ -119,6 +119,16 @@ const BUILT_IN: &[(&str, &str, &str)] = &[
     ("1Password CLI configuration", "1password", "~/.config/op/config"),
 ];
 
+/// Name, family, end of the path: secrets that lie beside the code.
+const IN_WORKSPACES: &[(&str, &str, &str)] = &[
+    ("dotenv file", "environment", ".env"),
+    ("local dotenv file", "environment", ".env.local"),
+    ("production dotenv file", "environment", ".env.production"),
+    ("git configuration of a checkout", "git", ".git/config"),
+    ("Terraform state", "terraform", "terraform.tfstate"),
+    ("Cargo registry credentials", "cargo", ".cargo/credentials.toml"),
+];
+
 /// Directories that hold no person's or service's secrets although /etc/passwd calls them a home.
 const NO_HOMES: &[&str] = &["/bin", "/dev", "/proc", "/sbin", "/sys", "/usr", "/nonexistent"];
 
@@ -176,6 +186,46 @@ pub fn targets(settings: &config::Catalog) -> Vec<Target> {
     let declared =
         settings.files.iter().map(|file| (Entry::new(&file.name, &file.family), file.path.as_str()));
     declared.chain(built_in).flat_map(|(entry, path)| expand(&Rc::new(entry), path, &homes)).collect()
+}
+
+/// A secret that is one wherever it lies: in a workspace, in a copy of a home directory, in a container.
+#[derive(Clone, Debug)]
+pub struct Anywhere {
+    /// End of the path: whole components.
+    suffix: Vec<u8>,
+    /// As what.
+    pub entry: Rc<Entry>,
+}
+
+impl Anywhere {
+    /// The last component.
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        super::base_name(&self.suffix)
+    }
+
+    /// Whether a path, or a last component alone, is meant.
+    #[must_use]
+    pub fn matches(&self, path: &[u8]) -> bool {
+        path.strip_suffix(&self.suffix[..]).is_some_and(|before| before.is_empty() || before.ends_with(b"/"))
+    }
+}
+
+/// Ends of paths that tell a secret: what the built-in catalogue has in home directories under a fixed name, and files that
+/// lie in workspaces.
+#[must_use]
+pub fn anywhere() -> Vec<Anywhere> {
+    let in_homes = BUILT_IN.iter().filter_map(|(name, family, path)| {
+        let suffix = path.strip_prefix("~/")?;
+        (!suffix.contains(['*', '?', '[', '{'])).then_some((*name, *family, suffix))
+    });
+    in_homes
+        .chain(IN_WORKSPACES.iter().copied())
+        .map(|(name, family, suffix)| Anywhere {
+            suffix: suffix.as_bytes().to_vec(),
+            entry: Rc::new(Entry::new(name, family)),
+        })
+        .collect()
 }
 
 fn expand(entry: &Rc<Entry>, path: &str, homes: &BTreeSet<PathBuf>) -> Vec<Target> {
@@ -267,6 +317,19 @@ mod tests {
             assert!(paths.insert(path), "{path} stands twice");
         }
         assert!(paths.len() >= 80, "{} well-known places", paths.len());
+    }
+
+    #[test]
+    fn the_end_of_a_path_tells_a_secret_by_whole_components() {
+        let of = |path: &[u8]| {
+            let found = anywhere().into_iter().find(|anywhere| anywhere.matches(path));
+            found.map(|anywhere| anywhere.entry.name.clone())
+        };
+        assert_eq!(of(b"/tmp/root/.aws/credentials").as_deref(), Some("AWS shared credentials"));
+        assert_eq!(of(b"/work/app/.env").as_deref(), Some("dotenv file"));
+        assert_eq!(of(b".npmrc").as_deref(), Some("npm configuration"));
+        assert_eq!(of(b"/work/app/not.env"), None);
+        assert_eq!(of(b"/work/credentials"), None);
     }
 
     #[test]

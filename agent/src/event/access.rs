@@ -9,7 +9,7 @@ use crate::{
     catalog::Entry,
     clock::BootTime,
     process::ProcessId,
-    sensor::files::{FileEvent, FileId, Operations},
+    sensor::files::{FileEvent, FileId, Operations, Seen},
 };
 
 /// How long an access waits for what belongs to it, in nanoseconds.
@@ -26,28 +26,23 @@ pub struct Access {
     path: Vec<u8>,
     file: FileId,
     operations: Operations,
+    seen: Option<Seen>,
 }
 
 impl Access {
     /// Body of `secret.access`.
     #[must_use]
     pub fn body(&self, notes: &mut Notes) -> v1::SecretAccess {
-        let done = [
-            (self.operations.open, v1::Operation::Open),
-            (self.operations.read, v1::Operation::Read),
-            (self.operations.write, v1::Operation::Write),
-        ];
         v1::SecretAccess {
             secret: self.entry.name.clone(),
             family: self.entry.family.clone(),
             path: notes.text(&self.path),
             device: self.file.device,
             inode: self.file.inode,
-            operations: done
-                .into_iter()
-                .filter(|(done, _)| *done)
-                .map(|(_, operation)| operation.into())
-                .collect(),
+            operations: self.operations.reported().map(Into::into).collect(),
+            job_path: self.seen.as_ref().map(|seen| notes.text(&seen.path)).unwrap_or_default(),
+            way: self.seen.as_ref().map_or(v1::FileWay::Unspecified, |seen| seen.way).into(),
+            by_name: self.seen.as_ref().is_some_and(|seen| seen.by_name),
         }
     }
 }
@@ -62,14 +57,15 @@ impl AccessMerger {
     /// Takes an event of `process`; returns the access when it is complete.
     pub fn add(&mut self, process: ProcessId, event: FileEvent) -> Option<Access> {
         let key = (process, event.file);
-        let closed = event.operations.close;
+        let closed = event.operations.contains(Operations::CLOSE);
         let access = match self.pending.remove(&key) {
             Some(mut access) => {
                 access.operations = access.operations.union(event.operations);
+                access.seen = access.seen.or(event.seen);
                 access
             }
             // The end of an access that was reported already.
-            None if event.operations == (Operations { close: true, ..Operations::default() }) => return None,
+            None if event.operations == Operations::CLOSE => return None,
             None => Access {
                 time: event.time,
                 process,
@@ -77,6 +73,7 @@ impl AccessMerger {
                 path: event.path,
                 file: event.file,
                 operations: event.operations,
+                seen: event.seen,
             },
         };
         if closed {
@@ -113,24 +110,25 @@ impl AccessMerger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sensor::files::Who;
 
     const PROCESS: ProcessId = ProcessId { pid: 5, start: BootTime(1) };
 
     fn event(operations: Operations, time: u64) -> FileEvent {
         FileEvent {
             time: BootTime(time),
-            pid: 5,
-            alive: true,
+            process: Who::Known(PROCESS),
             entry: Rc::new(Entry { name: "AWS shared credentials".into(), family: "aws".into() }),
             path: b"/home/a/.aws/credentials".to_vec(),
             file: FileId { device: 1, inode: 2 },
             operations,
+            seen: None,
         }
     }
 
-    const OPEN: Operations = Operations { open: true, read: false, write: false, close: false };
-    const READ: Operations = Operations { open: false, read: true, write: false, close: false };
-    const CLOSE: Operations = Operations { open: false, read: false, write: false, close: true };
+    const OPEN: Operations = Operations::OPEN;
+    const READ: Operations = Operations::READ;
+    const CLOSE: Operations = Operations::CLOSE;
 
     #[test]
     fn open_read_close_is_one_access() {

@@ -8,12 +8,15 @@ use tracing::warn;
 use v1::audit_event::Body;
 
 use super::{Pipeline, ReadCounters};
-use crate::clock::BootTime;
+use crate::{clock::BootTime, sensor::sequence::Gap};
 
 /// Nanoseconds between heartbeats.
 const HEARTBEAT_INTERVAL: u64 = 60_000_000_000;
 /// Nanoseconds between looks at the kernel's counters.
 const LOSS_INTERVAL: u64 = 5_000_000_000;
+
+/// Places of lost records kept for one loss event of a hook.
+const MAX_RANGES: usize = 256;
 
 /// Counters, and what of them has been reported.
 #[derive(Debug, Default)]
@@ -24,6 +27,7 @@ pub(super) struct Health {
     lost_in_agent: u64,
     reported: HashMap<&'static str, Counters>,
     pending: HashMap<&'static str, u64>,
+    gaps: HashMap<&'static str, Vec<Gap>>,
     next_heartbeat: BootTime,
     next_look: BootTime,
 }
@@ -50,16 +54,30 @@ impl Pipeline {
         }
     }
 
+    /// Keeps the places of records that never came until their hook's losses are reported.
+    pub(super) fn report_gaps(&mut self, gaps: &[Gap]) {
+        for gap in gaps {
+            let known = self.health.gaps.entry(gap.hook).or_default();
+            if known.len() < MAX_RANGES {
+                known.push(gap.clone());
+            }
+        }
+    }
+
     /// One loss event for each hook and reason that lost something since the last look.
     pub(super) fn report_losses(&mut self, counters: ReadCounters<'_>) {
         match counters() {
             Ok(counters) => {
                 for (hook, now) in counters {
                     let before = self.health.reported.insert(hook.name(), now).unwrap_or_default();
-                    let ring = now.lost_ring_full - before.lost_ring_full;
-                    let slot = now.lost_no_slot - before.lost_no_slot;
-                    self.report_kernel_loss(hook.name(), "ring buffer full", ring);
-                    self.report_kernel_loss(hook.name(), "no free slot", slot);
+                    let lost = [
+                        ("ring buffer full", now.lost_ring_full - before.lost_ring_full),
+                        ("no free slot", now.lost_no_slot - before.lost_no_slot),
+                        ("content unreadable", now.lost_unreadable - before.lost_unreadable),
+                    ];
+                    for (reason, count) in lost {
+                        self.report_kernel_loss(hook.name(), reason, count);
+                    }
                 }
             }
             Err(error) => warn!(%error, "the kernel's loss counters cannot be read"),
@@ -82,10 +100,12 @@ impl Pipeline {
 
     fn emit_loss(&mut self, stage: &str, reason: &str, count: u64) {
         warn!(stage, reason, count, "events were lost");
+        let gaps = self.health.gaps.remove(stage).unwrap_or_default();
         self.emit_about_host(Body::Loss(v1::Loss {
             stage: stage.to_owned(),
             reason: reason.to_owned(),
             count,
+            ranges: gaps.iter().map(range).collect(),
         }));
     }
 
@@ -97,5 +117,15 @@ impl Pipeline {
             running_jobs: u32::try_from(self.jobs.running()).unwrap_or(u32::MAX),
         };
         self.emit_about_host(Body::Heartbeat(body));
+    }
+}
+
+fn range(gap: &Gap) -> v1::LostRange {
+    v1::LostRange {
+        cpu: gap.cpu,
+        first: gap.first,
+        last: gap.last,
+        after_boot_time_ns: gap.after.0,
+        before_boot_time_ns: gap.before.0,
     }
 }

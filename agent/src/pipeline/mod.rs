@@ -5,6 +5,7 @@
 //! only what touches a secret.
 
 mod health;
+mod memory;
 mod network;
 
 use std::{os::unix::ffi::OsStrExt as _, rc::Rc, time::Duration};
@@ -28,11 +29,12 @@ use crate::{
     sensor::{
         Batch, SensorError,
         coverage::CoverageReport,
-        files::FileEvent,
+        files::{FileEvent, Who},
         records::{Exec, Record, Users, What},
     },
 };
 use health::Health;
+use memory::Reached;
 use network::Destinations;
 
 /// Time in which what a job did can still come out of the kernel after its runner ended, in nanoseconds.
@@ -53,6 +55,7 @@ pub struct Pipeline {
     accesses: AccessMerger,
     lookups: DnsTracker,
     destinations: Destinations,
+    reached: Reached,
     /// Runners that ended, and when.
     ending: Vec<(ProcessId, BootTime)>,
     health: Health,
@@ -82,6 +85,7 @@ impl Pipeline {
             accesses: AccessMerger::default(),
             lookups: DnsTracker::default(),
             destinations: Destinations::default(),
+            reached: Reached::default(),
             ending: Vec::new(),
             health: Health::default(),
             output,
@@ -107,6 +111,7 @@ impl Pipeline {
     pub fn process(&mut self, batch: Batch) {
         self.health.count_lost_in_agent("decoder", batch.malformed);
         self.health.count_lost_in_agent("secret.file", batch.file_overflows);
+        self.report_gaps(&batch.gaps);
         for record in batch.records {
             self.take_record(record);
         }
@@ -148,7 +153,15 @@ impl Pipeline {
                 self.processes.fork(record.process, child, parent_pid, record.users);
             }
             What::Exec(exec) => self.take_exec(record.process, record.time, record.users, &exec),
-            What::Exit => self.take_exit(record.process, record.time),
+            What::Exit { core_dumped } => {
+                if core_dumped {
+                    self.take_core_dump(record.process, record.time);
+                }
+                self.take_exit(record.process, record.time);
+            }
+            What::Memory(memory) => self.take_memory(record.process, record.time, memory),
+            // The sensor has turned these into file events.
+            What::File(_) => {}
             What::Connect(connect) => self.take_connect(record.process, record.time, &connect),
             What::Dns(message) => self.take_dns(record.process, record.time, &message),
             What::UnixConnect { peer_pid, path } => {
@@ -245,6 +258,7 @@ impl Pipeline {
 
     fn take_exit(&mut self, id: ProcessId, time: BootTime) {
         self.destinations.forget(id);
+        self.reached.forget(id);
         if let Some(process) = self.processes.exit(id, time)
             && process.role == Role::Runner
         {
@@ -253,10 +267,20 @@ impl Pipeline {
     }
 
     fn take_file_event(&mut self, event: FileEvent) {
-        let live = self.processes.live(event.pid).filter(|_| event.alive);
-        let process =
-            live.or_else(|| self.processes.last_dead(event.pid)).or_else(|| self.processes.live(event.pid));
-        let id = process.map_or(ProcessId { pid: event.pid, start: BootTime(0) }, |process| process.id);
+        let id = match event.process {
+            Who::Known(id) => id,
+            Who::Number { pid, alive } => {
+                let live = self.processes.live(pid).filter(|_| alive);
+                let process =
+                    live.or_else(|| self.processes.last_dead(pid)).or_else(|| self.processes.live(pid));
+                process.map_or(ProcessId { pid, start: BootTime(0) }, |process| process.id)
+            }
+        };
+        let by_name = event.seen.as_ref().is_some_and(|seen| seen.by_name);
+        if by_name && self.processes.get(id).is_none_or(|process| process.membership.is_none()) {
+            // Outside jobs a name alone makes no secret.
+            return;
+        }
         if let Some(access) = self.accesses.add(id, event) {
             self.emit_access(&access);
         }

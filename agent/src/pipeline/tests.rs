@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     output::{JsonOutput, Written},
     sensor::{
-        files::{FileId, Operations},
+        files::{FileId, Operations, Who},
         records::{Connect, Variable},
     },
 };
@@ -80,15 +80,15 @@ impl History {
     }
 
     fn read_secret(&mut self, pid: u32, name: &str) {
-        let all = Operations { open: true, read: true, write: false, close: true };
+        let all = Operations::OPEN.union(Operations::READ).union(Operations::CLOSE);
         let event = FileEvent {
             time: BootTime(self.clock),
-            pid,
-            alive: true,
+            process: Who::Number { pid, alive: true },
             entry: Rc::new(Entry { name: name.to_owned(), family: "test".to_owned() }),
             path: b"/secret".to_vec(),
             file: FileId { device: 1, inode: 1 },
             operations: all,
+            seen: None,
         };
         self.pipeline.process(Batch { files: vec![event], ..Batch::default() });
     }
@@ -138,9 +138,9 @@ fn widgets(step: &str) -> (String, String) {
 fn descendants_belong_to_the_step_whatever_they_do_to_their_ancestry() {
     let mut history = History::with_a_step();
     history.fork(STEP, CHILD);
-    history.record(STEP, What::Exit);
+    history.record(STEP, What::Exit { core_dumped: false });
     history.fork(CHILD, CHILD + 1);
-    history.record(CHILD, What::Exit);
+    history.record(CHILD, What::Exit { core_dumped: false });
     history.exec(CHILD + 1, 1, "/bin/daemon", &[]);
     history.connect(CHILD + 1, 443);
     assert_eq!(blamed(&history.finish(), "connection.opened"), [widgets("build")]);
@@ -203,7 +203,7 @@ fn a_birth_that_was_lost_is_made_up_for_at_the_execution() {
 fn a_reader_that_has_ended_is_still_known() {
     let mut history = History::with_a_step();
     history.fork(STEP, CHILD);
-    history.record(CHILD, What::Exit);
+    history.record(CHILD, What::Exit { core_dumped: false });
     history.read_secret(CHILD, "key");
     assert_eq!(blamed(&history.finish(), "secret.access"), [widgets("build")]);
 }
@@ -211,7 +211,7 @@ fn a_reader_that_has_ended_is_still_known() {
 #[test]
 fn steps_of_one_runner_follow_each_other() {
     let mut history = History::with_a_step();
-    history.record(STEP, What::Exit);
+    history.record(STEP, What::Exit { core_dumped: false });
     history.fork(RUNNER, CHILD);
     history.exec(CHILD, RUNNER, "/usr/bin/node", &step_of("acme/widgets", "upload"));
     history.connect(CHILD, 443);
@@ -221,8 +221,8 @@ fn steps_of_one_runner_follow_each_other() {
 #[test]
 fn a_job_ends_with_its_runner_and_after_everything_it_did() {
     let mut history = History::with_a_step();
-    history.record(STEP, What::Exit);
-    history.record(RUNNER, What::Exit);
+    history.record(STEP, What::Exit { core_dumped: false });
+    history.record(RUNNER, What::Exit { core_dumped: false });
     let ended = BootTime(history.clock);
     history.read_secret(STEP, "key");
     history.pipeline.tick(ended, NO_LOSSES);
@@ -235,7 +235,12 @@ fn a_job_ends_with_its_runner_and_after_everything_it_did() {
 #[test]
 fn a_loss_in_the_kernel_is_told_once() {
     let mut history = History::new();
-    let counters = || Ok(vec![(Hook::Exec, Counters { emitted: 9, lost_ring_full: 3, lost_no_slot: 1 })]);
+    let counters = || {
+        Ok(vec![(
+            Hook::Exec,
+            Counters { happened: 13, emitted: 9, lost_ring_full: 3, lost_no_slot: 1, lost_unreadable: 0 },
+        )])
+    };
     history.pipeline.tick(BootTime(history.clock), &counters);
     history.pipeline.tick(BootTime(history.clock * 2), &counters);
     let events = history.finish();

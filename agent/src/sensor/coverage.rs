@@ -63,15 +63,32 @@ pub struct CoverageReport {
     pub gaps: Vec<String>,
 }
 
-/// What no hook of tier B sees, whatever the kernel.
-const TIER_B_GAPS: &[&str] = &[
-    "Opens of secret files that the file system's permissions deny are not seen (fanotify reports what succeeded).",
-    "The path by which a job reached a secret (a symbolic link, a bind mount) is not seen; the file's own path is.",
-    "A secret file created during a job is watched some milliseconds after it appears, when its directory is watched.",
+/// What no tier sees.
+const GENERAL_GAPS: &[&str] = &[
+    "Opens of secret files that the file system's permissions deny are not seen.",
     "Of a program that ends at once the working directory can be missing, and its path is then the one given to execve.",
     "Packet sockets (AF_PACKET) and raw sockets are not seen.",
     "DNS over TCP, TLS or HTTPS is seen as a connection only.",
-    "Memory access (ptrace, process_vm_readv, /proc/PID/mem) is not seen.",
+];
+
+/// What is not seen where a hook is not served at tier A.
+const TIER_B_GAPS: &[(&str, &str)] = &[
+    (
+        "file.open",
+        "The path by which a job reached a secret (a symbolic link, a bind mount) is not seen; the file's own path is.",
+    ),
+    (
+        "file.open",
+        "A secret file created during a job is watched some milliseconds after it appears, when its directory is watched.",
+    ),
+    (
+        "file.open",
+        "Secrets in a workspace, a container or a copy of a home directory are not known by their names.",
+    ),
+    (
+        "memory.access",
+        "Access to another process's memory by way of /proc/PID (mem, environ, maps, fd) is not seen.",
+    ),
 ];
 
 impl CoverageReport {
@@ -84,7 +101,11 @@ impl CoverageReport {
             .map(|report| format!("{} is not covered: {}", report.hook, report.detail))
             .collect();
         gaps.extend(missing_members.iter().map(|member| format!("{member}; what needs it is off.")));
-        gaps.extend(TIER_B_GAPS.iter().map(|gap| (*gap).to_owned()));
+        let at_tier_a =
+            |hook: &str| hooks.iter().any(|report| report.hook == hook && report.tier == Some(Tier::A));
+        let of_tier_b = TIER_B_GAPS.iter().filter(|(hook, _)| !at_tier_a(hook));
+        gaps.extend(of_tier_b.map(|(_, gap)| (*gap).to_owned()));
+        gaps.extend(GENERAL_GAPS.iter().map(|gap| (*gap).to_owned()));
         Self { hooks, gaps }
     }
 

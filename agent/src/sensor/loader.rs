@@ -9,8 +9,8 @@ use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf},
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, Program, ProgramError, TracePoint,
-        tp_btf::BtfTracePoint,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, FEntry, Program, ProgramError,
+        TracePoint, tp_btf::BtfTracePoint,
     },
 };
 use aya_log::EbpfLogger;
@@ -21,6 +21,7 @@ use super::{
     SensorError,
     cgroup::CgroupRoot,
     coverage::{HookReport, Tier},
+    files::KernelWatch,
 };
 use crate::error::with_causes;
 
@@ -50,7 +51,10 @@ enum Attach {
     BtfTracepoint(&'static str),
     CgroupAddress,
     CgroupPackets(CgroupSkbAttachType),
-    Tracepoint(&'static str, &'static str),
+    /// Calls of this name end here.
+    SystemCalls(&'static [&'static str]),
+    /// The program stands in front of this kernel function.
+    Function(&'static str),
 }
 
 /// One way to serve a hook.
@@ -61,7 +65,7 @@ struct Candidate {
     served_by: &'static str,
 }
 
-/// The ways to serve each hook, best first. Tier A (LSM, fexit) goes in front of what stands here.
+/// The ways to serve each hook, best first.
 const PLAN: &[(Hook, &[Candidate])] = &[
     (
         Hook::Fork,
@@ -89,13 +93,37 @@ const PLAN: &[(Hook, &[Candidate])] = &[
     ),
     (
         Hook::UnixConnect,
-        &[tier_b(
-            "unix_connect",
-            Attach::Tracepoint("syscalls", "sys_exit_connect"),
-            "tracepoint/sys_exit_connect",
-        )],
+        &[tier_b("unix_connect", Attach::SystemCalls(&["connect"]), "tracepoint/sys_exit_connect")],
     ),
+    (Hook::FileOpen, &[tier_a("file_open", "security_file_open", "fentry/security_file_open")]),
+    (Hook::FileReceive, &[tier_a("file_receive", "security_file_receive", "fentry/security_file_receive")]),
+    (Hook::FileMap, &[tier_a("file_map", "security_mmap_file", "fentry/security_mmap_file")]),
+    (Hook::FileMode, &[tier_a("file_mode", "security_path_chmod", "fentry/security_path_chmod")]),
+    (Hook::FileOwner, &[tier_a("file_owner", "security_path_chown", "fentry/security_path_chown")]),
+    (
+        Hook::FileTruncate,
+        &[tier_a("file_truncate", "security_path_truncate", "fentry/security_path_truncate")],
+    ),
+    (Hook::FileLink, &[tier_a("file_link", "security_inode_link", "fentry/security_inode_link")]),
+    (Hook::FileUnlink, &[tier_a("file_unlink", "security_inode_unlink", "fentry/security_inode_unlink")]),
+    (Hook::FileRename, &[tier_a("file_rename", "security_inode_rename", "fentry/security_inode_rename")]),
+    (
+        Hook::Memory,
+        &[
+            tier_a("memory_access", "security_ptrace_access_check", "fentry/security_ptrace_access_check"),
+            tier_b(
+                "memory_call",
+                Attach::SystemCalls(&["ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd"]),
+                "tracepoint/sys_exit_{ptrace,process_vm_readv,process_vm_writev,pidfd_getfd}",
+            ),
+        ],
+    ),
+    (Hook::Traced, &[tier_a("memory_traced", "security_ptrace_traceme", "fentry/security_ptrace_traceme")]),
 ];
+
+const fn tier_a(program: &'static str, function: &'static str, served_by: &'static str) -> Candidate {
+    Candidate { tier: Tier::A, program, attach: Attach::Function(function), served_by }
+}
 
 const fn tier_b(program: &'static str, attach: Attach, served_by: &'static str) -> Candidate {
     Candidate { tier: Tier::B, program, attach, served_by }
@@ -117,6 +145,7 @@ pub fn load(
     let mut ebpf = EbpfLoader::new()
         .btf(Some(&btf))
         .override_global("OFFSETS", offset_bytes(offsets).as_slice(), true)
+        .override_global("AGENT_TGID", &std::process::id(), true)
         .map_max_entries("CRITICAL", rings.critical)
         .map_max_entries("BULK", rings.bulk)
         .load(OBJECT)
@@ -153,6 +182,19 @@ impl Loaded {
             .ok()
     }
 
+    /// The maps that say which files to report. Can be taken once.
+    ///
+    /// # Errors
+    ///
+    /// [`SensorError::Load`] when one is gone or not what it should be.
+    pub fn take_watch(&mut self) -> Result<KernelWatch, SensorError> {
+        let mut take = |name: &str| {
+            self.ebpf.take_map(name).ok_or_else(|| SensorError::Load(format!("map {name} is missing")))
+        };
+        let (filter, files, names) = (take("WATCH_FILTER")?, take("WATCHED_FILES")?, take("WATCHED_NAMES")?);
+        KernelWatch::new(filter, files, names).map_err(|error| SensorError::Load(error.to_string()))
+    }
+
     fn take_ring(&mut self, name: &str) -> Result<RingBuf<MapData>, SensorError> {
         let map =
             self.ebpf.take_map(name).ok_or_else(|| SensorError::Load(format!("map {name} is missing")))?;
@@ -183,9 +225,11 @@ impl Loaded {
 
 fn add(left: Counters, right: Counters) -> Counters {
     Counters {
+        happened: left.happened + right.happened,
         emitted: left.emitted + right.emitted,
         lost_ring_full: left.lost_ring_full + right.lost_ring_full,
         lost_no_slot: left.lost_no_slot + right.lost_no_slot,
+        lost_unreadable: left.lost_unreadable + right.lost_unreadable,
     }
 }
 
@@ -193,7 +237,7 @@ fn add(left: Counters, right: Counters) -> Counters {
 #[repr(transparent)]
 struct PodCounters(Counters);
 
-// SAFETY: repr(C) of three u64, without padding; any bytes are a valid value.
+// SAFETY: repr(C) of u64 only, without padding; any bytes are a valid value.
 unsafe impl aya::Pod for PodCounters {}
 
 /// The offsets as the programs' read-only data has them.
@@ -256,10 +300,17 @@ fn attach(
             program.load(name, btf).map_err(brief)?;
             program.attach().map_err(brief)?;
         }
-        Attach::Tracepoint(category, name) => {
+        Attach::Function(name) => {
+            let program: &mut FEntry = program.try_into().map_err(brief)?;
+            program.load(name, btf).map_err(brief)?;
+            program.attach().map_err(brief)?;
+        }
+        Attach::SystemCalls(names) => {
             let program: &mut TracePoint = program.try_into().map_err(brief)?;
             program.load().map_err(brief)?;
-            program.attach(category, name).map_err(brief)?;
+            for name in names {
+                program.attach("syscalls", &format!("sys_exit_{name}")).map_err(brief)?;
+            }
         }
         Attach::CgroupAddress => {
             let program: &mut CgroupSockAddr = program.try_into().map_err(brief)?;

@@ -12,6 +12,7 @@ pub mod loader;
 pub mod offsets;
 pub mod privilege;
 pub mod records;
+pub mod sequence;
 pub mod tracefs;
 
 use std::{
@@ -27,12 +28,17 @@ use buildtrail_agent_abi::{Counters, Hook, VariableName};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::warn;
 
-use crate::{catalog::files::Target, error::with_causes};
+use crate::{
+    catalog::files::{Anywhere, Target},
+    clock::BootTime,
+    error::with_causes,
+};
 use btf::{Btf, VMLINUX};
 use coverage::{CoverageReport, HookReport, Tier};
 use files::{FileEvent, FileSensor};
 use loader::{Loaded, RingSizes};
-use records::Record;
+use records::{Record, What};
+use sequence::{Gap, Sequences};
 
 /// Records taken from one ring in one go, so that a flood cannot keep the rest waiting.
 const MAX_RECORDS: usize = 65_536;
@@ -46,6 +52,8 @@ pub struct Batch {
     pub records: Vec<Record>,
     /// Later than every record that they depend on.
     pub files: Vec<FileEvent>,
+    /// Numbers that records should have had and that never came.
+    pub gaps: Vec<Gap>,
     /// Records that could not be decoded.
     pub malformed: u64,
     /// Times that fanotify had no room.
@@ -59,6 +67,7 @@ pub struct Sensor {
     bulk: RingBuf<MapData>,
     kernel_log: Option<EbpfLogger<&'static dyn log::Log>>,
     files: Option<FileSensor>,
+    sequences: Sequences,
     /// What is seen and what is not.
     pub coverage: CoverageReport,
 }
@@ -75,6 +84,7 @@ impl Sensor {
         rings: RingSizes,
         variables: &[VariableName],
         targets: Vec<Target>,
+        anywhere: Vec<Anywhere>,
     ) -> Result<Self, SensorError> {
         let resolved = {
             let data = fs::read(VMLINUX).map_err(|source| match source.kind() {
@@ -85,7 +95,8 @@ impl Sensor {
         };
         let root = cgroup::find();
         let mut loaded = loader::load(&resolved.offsets, rings, variables, root.as_ref())?;
-        let (files, report) = match FileSensor::start(targets) {
+        let watch = loaded.take_watch()?;
+        let (files, report) = match FileSensor::start(targets, anywhere, Some(watch)) {
             Ok(files) => {
                 let detail = format!("fanotify inode marks on {} files", files.watched());
                 (Some(files), HookReport::served(FILE_HOOK, Tier::B, &detail))
@@ -108,6 +119,7 @@ impl Sensor {
             loaded,
             kernel_log,
             files,
+            sequences: Sequences::default(),
             coverage,
         })
     }
@@ -158,7 +170,10 @@ impl Sensor {
             for _ in 0..MAX_RECORDS {
                 let Some(item) = ring.next() else { break };
                 match records::decode(&item) {
-                    Ok(record) => batch.records.push(record),
+                    Ok((record, place)) => {
+                        self.sequences.take(place, record.time);
+                        batch.records.push(record);
+                    }
                     Err(error) => {
                         batch.malformed += 1;
                         warn!(%error, "a record from the kernel cannot be read");
@@ -167,7 +182,27 @@ impl Sensor {
             }
         }
         batch.records.sort_by_key(|record| record.time);
+        self.identify_files(&mut batch);
+        batch.gaps = self.sequences.gaps(BootTime::now());
         batch
+    }
+
+    /// Turns what the programs reported of files into events, in front of what fanotify reported: the programs see an
+    /// access before fanotify does.
+    fn identify_files(&mut self, batch: &mut Batch) {
+        let (touches, records): (Vec<_>, Vec<_>) = std::mem::take(&mut batch.records)
+            .into_iter()
+            .partition(|record| matches!(record.what, What::File(_)));
+        batch.records = records;
+        let Some(files) = &mut self.files else { return };
+        let mut events = Vec::new();
+        for record in touches {
+            if let What::File(touch) = record.what {
+                events.extend(files.identify(record.process, record.time, *touch));
+            }
+        }
+        events.append(&mut batch.files);
+        batch.files = events;
     }
 
     /// What each hook emitted and lost since load.

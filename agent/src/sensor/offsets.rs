@@ -30,11 +30,23 @@ pub fn resolve(btf: &Btf<'_>) -> Resolved {
     resolved
 }
 
+/// The first alternative that is there and right, else what is wrong with the last one.
 fn resolve_one(btf: &Btf<'_>, member: &Member) -> Result<u32, BtfError> {
-    let place = btf.member(member.structure, member.path)?;
+    let mut outcome = Err(BtfError::NoStructure(member.structure.to_owned()));
+    for path in member.path.split('|') {
+        outcome = resolve_path(btf, member, path);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+fn resolve_path(btf: &Btf<'_>, member: &Member, path: &str) -> Result<u32, BtfError> {
+    let place = btf.member(member.structure, path)?;
     let unexpected = |found: String, expected: String| BtfError::Unexpected {
         structure: member.structure.to_owned(),
-        path: member.path.to_owned(),
+        path: path.to_owned(),
         found,
         expected,
     };

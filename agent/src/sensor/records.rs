@@ -20,6 +20,17 @@ pub struct Record {
     pub what: What,
 }
 
+/// A record's place among those of its hook on its CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// An [`abi::Hook`] as a number.
+    pub hook: u16,
+    /// Which CPU.
+    pub cpu: u32,
+    /// 1, 2, 3, …
+    pub sequence: u64,
+}
+
 /// Whose rights a process has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Users {
@@ -42,11 +53,18 @@ pub enum What {
     /// A program was executed.
     Exec(Box<Exec>),
     /// The process ended.
-    Exit,
+    Exit {
+        /// Its memory was written to a core dump (`WCOREDUMP`, wait(2)).
+        core_dumped: bool,
+    },
     /// A connection attempt or unconnected datagram.
     Connect(Connect),
     /// A DNS message.
     Dns(Dns),
+    /// A file that is or may be a secret was touched.
+    File(Box<FileTouch>),
+    /// A reach for another process's memory or descriptors.
+    Memory(Memory),
     /// A connection to a unix socket.
     UnixConnect {
         /// The listening process; 0 when unknown.
@@ -120,6 +138,44 @@ pub struct Dns {
     pub truncated: bool,
 }
 
+/// What happened to a file that is or may be a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileTouch {
+    /// Device, kernel encoding.
+    pub device: u32,
+    /// Inode number.
+    pub inode: u64,
+    /// Inode number of the directory.
+    pub directory: u64,
+    /// Tells an inode from a later one of the same number.
+    pub generation: u32,
+    /// An [`abi::FileAction`] as a number.
+    pub action: u16,
+    /// An [`abi::FileMatch`].
+    pub matched: u16,
+    /// Number of the system call.
+    pub call: u32,
+    /// `PF_*` of the thread.
+    pub task_flags: u32,
+    /// As the process sees it, or only its last component.
+    pub path: Vec<u8>,
+    /// `path` is the last component only.
+    pub name_only: bool,
+}
+
+/// A reach for another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Whose memory. Start 0: only the number is known, and it is that of the caller's pid namespace.
+    pub target: ProcessId,
+    /// An [`abi::MemoryMethod`] as a number.
+    pub method: u32,
+    /// `PTRACE_MODE_*`.
+    pub mode: u32,
+    /// The kernel refused.
+    pub denied: bool,
+}
+
 /// Bytes that are no record of this build.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DecodeError {
@@ -156,6 +212,33 @@ unsafe impl Plain for abi::UnixConnectRecord {}
 // SAFETY: as above.
 unsafe impl Plain for ExecHead {}
 
+// SAFETY: as above.
+unsafe impl Plain for abi::MemoryRecord {}
+// SAFETY: as above.
+unsafe impl Plain for abi::ExitRecord {}
+// SAFETY: as above.
+unsafe impl Plain for FileHead {}
+
+/// [`abi::FileRecord`] without its path.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct FileHead {
+    header: abi::Header,
+    inode: u64,
+    directory: u64,
+    device: u32,
+    generation: u32,
+    action: u16,
+    matched: u16,
+    flags: u32,
+    path_length: u32,
+    name_only: u32,
+    call: u32,
+    task_flags: u32,
+}
+
+const _: () = assert!(size_of::<FileHead>() + abi::FILE_PATH_BYTES == size_of::<abi::FileRecord>());
+
 /// [`abi::ExecRecord`] without its data.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -185,24 +268,64 @@ fn read<T: Plain>(bytes: &[u8], kind: u16) -> Result<T, DecodeError> {
 /// # Errors
 ///
 /// [`DecodeError`] when the bytes are no record of this build.
-pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
+pub fn decode(bytes: &[u8]) -> Result<(Record, Place), DecodeError> {
     let header: abi::Header = read(bytes, 0)?;
+    let place = Place { hook: header.hook, cpu: header.cpu, sequence: header.sequence };
     let kind = header.kind;
     let what = match kind {
         k if k == abi::Kind::Fork as u16 => fork(&read(bytes, kind)?),
         k if k == abi::Kind::Exec as u16 => What::Exec(Box::new(exec(bytes)?)),
-        k if k == abi::Kind::Exit as u16 => What::Exit,
+        k if k == abi::Kind::Exit as u16 => exit(&read(bytes, kind)?),
+        k if k == abi::Kind::File as u16 => What::File(Box::new(file(bytes)?)),
+        k if k == abi::Kind::Memory as u16 => What::Memory(memory(&read(bytes, kind)?)),
         k if k == abi::Kind::Connect as u16 => What::Connect(connect(&read(bytes, kind)?)),
         k if k == abi::Kind::Dns as u16 => What::Dns(dns(&read(bytes, kind)?)),
         k if k == abi::Kind::UnixConnect as u16 => unix_connect(&read(bytes, kind)?),
         other => return Err(DecodeError::Kind(other)),
     };
-    Ok(Record {
+    let record = Record {
         time: BootTime(header.boot_time_ns),
         process: ProcessId { pid: header.tgid, start: BootTime(header.start_boot_time_ns) },
         users: Users { real: header.uid, effective: header.effective_uid },
         what,
+    };
+    Ok((record, place))
+}
+
+/// `WCOREFLAG`
+const CORE_DUMPED: u32 = 0x80;
+
+fn exit(record: &abi::ExitRecord) -> What {
+    What::Exit { core_dumped: record.exit_code & CORE_DUMPED != 0 }
+}
+
+fn file(bytes: &[u8]) -> Result<FileTouch, DecodeError> {
+    let kind = abi::Kind::File as u16;
+    let head: FileHead = read(bytes, kind)?;
+    let path = bytes[size_of::<FileHead>()..]
+        .get(..head.path_length as usize)
+        .ok_or(DecodeError::Short { kind, bytes: bytes.len() })?;
+    Ok(FileTouch {
+        device: head.device,
+        inode: head.inode,
+        directory: head.directory,
+        generation: head.generation,
+        action: head.action,
+        matched: head.matched,
+        call: head.call,
+        task_flags: head.task_flags,
+        path: path.strip_suffix(&[0]).unwrap_or(path).to_vec(),
+        name_only: head.name_only != 0,
     })
+}
+
+fn memory(record: &abi::MemoryRecord) -> Memory {
+    Memory {
+        target: ProcessId { pid: record.target_tgid, start: BootTime(record.target_start_boot_time_ns) },
+        method: record.method,
+        mode: record.mode,
+        denied: record.result < 0,
+    }
 }
 
 fn fork(record: &abi::ForkRecord) -> What {
@@ -296,7 +419,7 @@ mod tests {
         bytes.extend(7_u32.to_le_bytes());
         bytes.extend(100_u64.to_le_bytes());
         bytes.extend(50_u64.to_le_bytes());
-        bytes.extend([0; 8]);
+        bytes.extend([0; 24]);
         bytes.extend(9_u64.to_le_bytes());
         bytes.extend([0; 8]);
         for part in [filename, arguments, environment] {
@@ -310,7 +433,7 @@ mod tests {
     #[test]
     fn an_execution_is_split_into_path_arguments_and_variables() {
         let bytes = exec_bytes(b"/bin/sh\0", b"sh\0\0-c\0", b"GITHUB_JOB=a=b\0AWS_SECRET_ACCESS_KEY\0");
-        let record = decode(&bytes).unwrap();
+        let (record, _) = decode(&bytes).unwrap();
         let What::Exec(exec) = record.what else { panic!("not an exec") };
         assert_eq!(record.process, ProcessId { pid: 7, start: BootTime(50) });
         assert_eq!(exec.filename, b"/bin/sh");

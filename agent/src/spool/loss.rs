@@ -83,6 +83,7 @@ fn loss_event(reason: Reason, kind: &str, count: u64) -> AuditEvent {
             stage: STAGE.into(),
             reason: format!("{}: {kind}", reason.as_str()),
             count,
+            ..Loss::default()
         })),
         ..Default::default()
     }

@@ -84,7 +84,12 @@ fn each_kind_is_told_in_one_line() {
             "A registry.test → 127.0.0.1 (from 127.0.0.53)",
         ),
         (
-            Body::Loss(Loss { stage: "spool".into(), reason: "queue full: dns.lookup".into(), count: 7 }),
+            Body::Loss(Loss {
+                stage: "spool".into(),
+                reason: "queue full: dns.lookup".into(),
+                count: 7,
+                ..Loss::default()
+            }),
             "7 events lost in spool: queue full: dns.lookup",
         ),
         (
@@ -139,7 +144,7 @@ fn hostile_text_in_any_field_stays_text() {
             resolver: hostile.clone(),
             response_code: hostile.clone(),
         }),
-        Body::Loss(Loss { stage: hostile.clone(), reason: hostile.clone(), count: 1 }),
+        Body::Loss(Loss { stage: hostile.clone(), reason: hostile.clone(), count: 1, ..Loss::default() }),
         Body::Coverage(Coverage {
             kernel_release: hostile.clone(),
             agent_version: hostile.clone(),

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::archive::Archive;
-use crate::{shell::answer, workspace::Workspace};
+use crate::shell::answer;
 
 /// Part of every secret's value, and of nothing else.
 pub(super) const VALUE_OF_SECRETS: &str = "FAKE-not-a-";
@@ -59,7 +59,7 @@ const STEPS: [(&str, &str); 12] = [
 ];
 
 /// The guest's first file system, as the kernel takes it.
-pub(super) fn build(workspace: &Workspace, busybox: &Path) -> Result<Vec<u8>> {
+pub(super) fn build(binaries: &Path, busybox: &Path) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     archive.console();
     archive.program("init", INIT.as_bytes());
@@ -67,7 +67,7 @@ pub(super) fn build(workspace: &Workspace, busybox: &Path) -> Result<Vec<u8>> {
     archive.directory("usr/sbin");
     let mut programs = Vec::new();
     for (name, place) in TESTED {
-        programs.push((workspace.binaries().join(name), place.to_owned()));
+        programs.push((binaries.join(name), place.to_owned()));
     }
     for name in BORROWED {
         programs.push((find(name)?, format!("usr/bin/{name}")));

@@ -60,15 +60,16 @@ impl std::str::FromStr for Choice {
 }
 
 /// Boots the chosen kernels, one after the other. Returns whether nothing failed.
-pub(crate) fn run(workspace: &Workspace, choice: Choice) -> Result<bool> {
+pub(crate) fn run(workspace: &Workspace, choice: Choice, debug: bool) -> Result<bool> {
     ensure!(cfg!(target_arch = "x86_64"), "these guests are x86-64 and so must this machine be");
-    compile::everything(workspace, false)?;
+    compile::everything(workspace, debug)?;
+    let binaries = if debug { workspace.debug_binaries() } else { workspace.binaries() };
     setup::emulator(workspace)?;
     let directory = workspace.vm();
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let busybox = kernels::fetch_busybox(&directory)?;
     let initrd = directory.join("initramfs.cpio");
-    fs::write(&initrd, guest::build(workspace, &busybox)?).context("cannot write the guest's file system")?;
+    fs::write(&initrd, guest::build(&binaries, &busybox)?).context("cannot write the guest's file system")?;
 
     let verdicts: Vec<Verdict> =
         choice.kernels().into_iter().map(|kernel| examine(kernel, &directory, &initrd)).collect();

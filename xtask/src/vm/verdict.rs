@@ -14,7 +14,7 @@ const CANNOT_SERVE: i32 = 4;
 /// Half of what the verifier follows before it refuses a program: the next kernel may count more.
 const MOST_INSTRUCTIONS: u64 = 500_000;
 /// What every hook is served at today.
-const EXPECTED_TIER: &str = "B";
+const EXPECTED_TIERS: [&str; 2] = ["A", "B"];
 
 /// One kernel's column of the matrix.
 #[derive(Debug)]
@@ -172,7 +172,7 @@ fn hooks_in(report: &str) -> Vec<(String, Cell)> {
     let row = |line: &str| {
         let mut words = line.split_whitespace();
         let (hook, tier) = (words.next()?, words.next()?);
-        let cell = if tier == EXPECTED_TIER { Cell::Good } else { Cell::Bad };
+        let cell = if EXPECTED_TIERS.contains(&tier) { Cell::Good } else { Cell::Bad };
         Some((hook.to_owned(), cell(tier.to_owned())))
     };
     table.filter_map(row).collect()

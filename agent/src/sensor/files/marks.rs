@@ -6,9 +6,13 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::{self, Metadata},
+    ffi::OsStr,
+    fs::{self, File, Metadata},
     io,
-    os::fd::{AsFd as _, BorrowedFd},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+        unix::ffi::OsStrExt as _,
+    },
     path::{Path, PathBuf},
     rc::Rc,
     time::SystemTime,
@@ -20,20 +24,28 @@ use nix::sys::{
 };
 use tracing::{debug, warn};
 
-use super::FileId;
-use crate::catalog::{
-    Entry,
-    files::{FileName, Target},
+use super::{FileId, KernelWatch, touch};
+use crate::{
+    catalog::{
+        Entry,
+        files::{Anywhere, FileName, Target},
+    },
+    sensor::records::FileTouch,
 };
 
 /// Files that one pattern may add in one directory.
 const MAX_MATCHES: usize = 1024;
 
-/// A marked file. The time of its creation tells it from a later one with the same inode number.
+/// What an open secret is: its entry, its path on the host unless that is not known, and whether only its name tells so.
+pub(super) type Identified = (Rc<Entry>, Option<Vec<u8>>, bool);
+
+/// A marked file. The time of its creation, or its generation, tells it from a later one with the same inode number.
 #[derive(Debug)]
 struct Watched {
     entry: Rc<Entry>,
+    path: PathBuf,
     created: Option<SystemTime>,
+    generation: Option<u32>,
 }
 
 /// Targets in one directory.
@@ -49,12 +61,24 @@ pub(super) struct Marks {
     files: HashMap<FileId, Watched>,
     /// Real paths of marked directories.
     directories: HashMap<PathBuf, usize>,
+    directory_ids: HashMap<FileId, PathBuf>,
+    anywhere: Vec<Anywhere>,
+    kernel: Option<KernelWatch>,
     inotify: Inotify,
     waiting: HashMap<WatchDescriptor, HashSet<usize>>,
 }
 
 impl Marks {
-    pub(super) fn new(targets: Vec<Target>) -> io::Result<Self> {
+    pub(super) fn new(
+        targets: Vec<Target>,
+        anywhere: Vec<Anywhere>,
+        mut kernel: Option<KernelWatch>,
+    ) -> io::Result<Self> {
+        for name in anywhere.iter().map(Anywhere::name).collect::<HashSet<_>>() {
+            if let Some(kernel) = &mut kernel {
+                kernel.add_name(name);
+            }
+        }
         let mut groups: Vec<Group> = Vec::new();
         let mut by_directory: HashMap<PathBuf, usize> = HashMap::new();
         for target in targets {
@@ -68,6 +92,9 @@ impl Marks {
             groups,
             files: HashMap::new(),
             directories: HashMap::new(),
+            directory_ids: HashMap::new(),
+            anywhere,
+            kernel,
             inotify: Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?,
             waiting: HashMap::new(),
         })
@@ -127,6 +154,38 @@ impl Marks {
         Some(entry)
     }
 
+    /// Which secret a file is that the eBPF programs reported.
+    pub(super) fn entry_of_touch(
+        &mut self,
+        fanotify: &Fanotify,
+        file: FileId,
+        touched: &FileTouch,
+    ) -> Option<Identified> {
+        if let Some(watched) = self.files.get(&file)
+            && watched.generation.is_none_or(|generation| generation == touched.generation)
+        {
+            let path = watched.path.as_os_str().as_bytes().to_vec();
+            return Some((Rc::clone(&watched.entry), Some(path), false));
+        }
+        let name = crate::catalog::base_name(&touched.path);
+        if touch::is_watched_place(touched) {
+            let directory = FileId { device: file.device, inode: touched.directory };
+            if let Some(path) = self.directory_ids.get(&directory).cloned()
+                && let Some(group) = self.directories.get(&path)
+                && let Some((_, entry)) = self.groups[*group]
+                    .targets
+                    .iter()
+                    .find(|(target, _)| target.matches(OsStr::from_bytes(name)))
+            {
+                let (entry, path) = (Rc::clone(entry), path.join(OsStr::from_bytes(name)));
+                self.mark_file(fanotify, &path, &entry);
+                return Some((entry, Some(path.as_os_str().as_bytes().to_vec()), false));
+            }
+        }
+        let found = self.anywhere.iter().find(|anywhere| anywhere.matches(&touched.path))?;
+        Some((Rc::clone(&found.entry), None, true))
+    }
+
     /// Marks what exists of a group and waits for the rest.
     fn scan(&mut self, fanotify: &Fanotify, index: usize) {
         let directory = self.groups[index].directory.clone();
@@ -169,8 +228,17 @@ impl Marks {
         let mask = MaskFlags::FAN_OPEN | MaskFlags::FAN_ACCESS | MaskFlags::FAN_MODIFY | MaskFlags::FAN_CLOSE;
         match fanotify.mark(MarkFlags::FAN_MARK_ADD, mask, nix::fcntl::AT_FDCWD, Some(path)) {
             Ok(()) => {
-                let watched = Watched { entry: Rc::clone(entry), created: metadata.created().ok() };
-                self.files.insert(FileId::of(&metadata), watched);
+                let file = FileId::of(&metadata);
+                if let Some(kernel) = &mut self.kernel {
+                    kernel.add_file(file);
+                }
+                let watched = Watched {
+                    entry: Rc::clone(entry),
+                    path: path.to_owned(),
+                    created: metadata.created().ok(),
+                    generation: generation_of(path),
+                };
+                self.files.insert(file, watched);
             }
             Err(error) => warn!(secret = entry.name, %error, "a secret file cannot be watched"),
         }
@@ -181,6 +249,13 @@ impl Marks {
         match fanotify.mark(MarkFlags::FAN_MARK_ADD, mask, nix::fcntl::AT_FDCWD, Some(real)) {
             Ok(()) => {
                 self.directories.insert(real.to_owned(), index);
+                if let Ok(metadata) = fs::metadata(real) {
+                    let directory = FileId::of(&metadata);
+                    self.directory_ids.insert(directory, real.to_owned());
+                    if let Some(kernel) = &mut self.kernel {
+                        kernel.add_directory(directory);
+                    }
+                }
             }
             Err(error) => {
                 debug!(directory = %real.display(), %error, "a directory of secrets cannot be watched");
@@ -210,4 +285,16 @@ impl Marks {
             self.wait_at(&ancestor, index);
         }
     }
+}
+
+nix::ioctl_read!(read_generation, b'v', 1, nix::libc::c_long);
+
+/// `i_generation`, on file systems that tell it (`FS_IOC_GETVERSION`, `ioctl_iflags`(2)). Opens the file, reads nothing.
+fn generation_of(path: &Path) -> Option<u32> {
+    let file = File::open(path).ok()?;
+    let mut generation = 0;
+    // SAFETY: the call writes one integer, which outlives it.
+    unsafe { read_generation(file.as_raw_fd(), &raw mut generation) }.ok()?;
+    // File systems write 32 of the bits that the call's definition names.
+    u32::try_from(generation & 0xffff_ffff).ok()
 }

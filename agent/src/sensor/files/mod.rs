@@ -1,11 +1,19 @@
 //! Opens of secret files, from fanotify marks on their inodes.
 //!
-//! In: the catalogue's targets. Out: [`FileEvent`]s, however the file was reached (another name, a hard link, `io_uring`, a
-//! file handle, an overlay). Notification only: an opener never waits for the agent. Must never read a secret, and must
-//! never report a file that is not one.
+//! In: the catalogue's targets, and what the eBPF programs report of them where they can. Out: [`FileEvent`]s, however the
+//! file was reached (another name, a hard link, `io_uring`, a file handle, an overlay). Notification only: an opener never
+//! waits for the agent. Must never read a secret, and must never report a file that is not one.
+//!
+//! fanotify stays on when the programs report opens: it tells at no cost which descriptors were really read or written.
 
 mod marks;
+mod operations;
+mod touch;
+mod watch;
 mod wire;
+
+pub use operations::Operations;
+pub use watch::KernelWatch;
 
 use std::{
     fs::File,
@@ -24,8 +32,12 @@ use nix::{
 };
 
 use crate::{
-    catalog::{Entry, files::Target},
+    catalog::{
+        Entry,
+        files::{Anywhere, Target},
+    },
     clock::BootTime,
+    process::ProcessId,
 };
 use marks::Marks;
 
@@ -33,33 +45,6 @@ use marks::Marks;
 const BUFFER_BYTES: usize = 64 * 1024;
 /// Most reads in one go, so that a flood cannot keep the rest waiting.
 const MAX_READS: usize = 64;
-
-/// What was done to a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "a set: each is there or not")]
-pub struct Operations {
-    /// Opened.
-    pub open: bool,
-    /// Read.
-    pub read: bool,
-    /// Written.
-    pub write: bool,
-    /// Closed.
-    pub close: bool,
-}
-
-impl Operations {
-    /// Both.
-    #[must_use]
-    pub fn union(self, other: Self) -> Self {
-        Self {
-            open: self.open || other.open,
-            read: self.read || other.read,
-            write: self.write || other.write,
-            close: self.close || other.close,
-        }
-    }
-}
 
 /// A file, whatever its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,12 +66,10 @@ impl FileId {
 /// A secret was touched.
 #[derive(Clone, Debug)]
 pub struct FileEvent {
-    /// When the agent read the event, within about a millisecond of what happened.
+    /// When; for fanotify when the agent read the event, within about a millisecond of what happened.
     pub time: BootTime,
-    /// By whom; 0 when the process is of another pid namespace than the agent.
-    pub pid: u32,
-    /// The process still existed when the event was read.
-    pub alive: bool,
+    /// By whom.
+    pub process: Who,
     /// Which secret.
     pub entry: Rc<Entry>,
     /// The file's own path, symbolic links resolved.
@@ -95,6 +78,33 @@ pub struct FileEvent {
     pub file: FileId,
     /// What was done. Equal events that wait in the kernel are merged.
     pub operations: Operations,
+    /// What only the eBPF programs can tell.
+    pub seen: Option<Seen>,
+}
+
+/// Which process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The eBPF programs know it.
+    Known(ProcessId),
+    /// fanotify tells a number; 0 when the process is of another pid namespace than the agent.
+    Number {
+        /// The process.
+        pid: u32,
+        /// It still existed when the event was read.
+        alive: bool,
+    },
+}
+
+/// An access as the process made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The path from the process's root, in its mount namespace; empty when it was not read.
+    pub path: Vec<u8>,
+    /// How it came to the open file.
+    pub way: buildtrail_proto::v1::FileWay,
+    /// Known by its name alone.
+    pub by_name: bool,
 }
 
 /// Events that were read, and events that were lost.
@@ -121,7 +131,11 @@ impl FileSensor {
     /// # Errors
     ///
     /// When the kernel refuses fanotify (before Linux 5.15: no pidfd) or inotify to this process.
-    pub fn start(targets: Vec<Target>) -> io::Result<Self> {
+    pub fn start(
+        targets: Vec<Target>,
+        anywhere: Vec<Anywhere>,
+        kernel: Option<KernelWatch>,
+    ) -> io::Result<Self> {
         let flags = InitFlags::FAN_CLASS_NOTIF
             | InitFlags::FAN_CLOEXEC
             | InitFlags::FAN_NONBLOCK
@@ -130,7 +144,7 @@ impl FileSensor {
             | InitFlags::FAN_REPORT_PIDFD;
         let event_flags = EventFFlags::O_RDONLY | EventFFlags::O_LARGEFILE | EventFFlags::O_CLOEXEC;
         let fanotify = Fanotify::init(flags, event_flags)?;
-        let mut marks = Marks::new(targets)?;
+        let mut marks = Marks::new(targets, anywhere, kernel)?;
         marks.scan_all(&fanotify);
         let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
         Ok(Self { fanotify, marks, own_pid, buffer: vec![0; BUFFER_BYTES] })
@@ -206,12 +220,12 @@ impl FileSensor {
         let entry = self.marks.entry_of(&self.fanotify, &metadata, Path::new(&path))?;
         Some(FileEvent {
             time,
-            pid: u32::try_from(pid).unwrap_or_default(),
-            alive,
+            process: Who::Number { pid: u32::try_from(pid).unwrap_or_default(), alive },
             entry,
             path: path.into_os_string().into_vec(),
             file: FileId::of(&metadata),
             operations,
+            seen: None,
         })
     }
 }

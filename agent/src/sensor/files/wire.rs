@@ -49,12 +49,11 @@ fn event_of(event: &[u8]) -> RawEvent {
         pid: i32_at(event, 20).unwrap_or_default(),
         // Without the record (no pidfd could be made) the process is not known to have ended.
         alive: pidfd.is_none_or(|pidfd| own(pidfd).is_some()),
-        operations: Operations {
-            open: mask & libc::FAN_OPEN != 0,
-            read: mask & libc::FAN_ACCESS != 0,
-            write: mask & libc::FAN_MODIFY != 0,
-            close: mask & libc::FAN_CLOSE != 0,
-        },
+        operations: Operations::OPEN
+            .when(mask & libc::FAN_OPEN != 0)
+            .union(Operations::READ.when(mask & libc::FAN_ACCESS != 0))
+            .union(Operations::WRITE.when(mask & libc::FAN_MODIFY != 0))
+            .union(Operations::CLOSE.when(mask & libc::FAN_CLOSE != 0)),
         overflow: mask & libc::FAN_Q_OVERFLOW != 0,
     }
 }
@@ -126,8 +125,8 @@ mod tests {
         let events = parse(&bytes);
         assert_eq!(events.len(), 2);
         assert_eq!((events[0].pid, events[0].alive), (7, false));
-        assert_eq!(events[0].operations, Operations { open: true, read: true, ..Operations::default() });
-        assert_eq!((events[1].pid, events[1].alive, events[1].operations.write), (8, true, true));
+        assert_eq!(events[0].operations, Operations::OPEN.union(Operations::READ));
+        assert_eq!((events[1].pid, events[1].alive, events[1].operations), (8, true, Operations::WRITE));
     }
 
     #[test]
