@@ -57,7 +57,10 @@ impl Output {
     #[must_use]
     pub fn reported_loss(&self) -> u64 {
         match self {
-            Self::Spool(spool) => spool.stats().lost_events,
+            Self::Spool(spool) => {
+                let stats = spool.stats();
+                stats.lost_events + stats.given_up_events
+            }
             Self::Json(_) => 0,
         }
     }

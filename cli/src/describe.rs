@@ -226,7 +226,17 @@ impl Text {
     }
 
     fn loss(self, loss: &Loss) -> String {
-        format!("{} events lost in {}: {}", loss.count, self.safe(&loss.stage), self.safe(&loss.reason))
+        let mut words =
+            format!("{} events lost in {}: {}", loss.count, self.safe(&loss.stage), self.safe(&loss.reason));
+        if !loss.kinds.is_empty() {
+            let kinds = loss.kinds.iter().map(|(kind, count)| format!("{count} {}", self.safe(kind)));
+            words = format!("{words} ({})", kinds.collect::<Vec<_>>().join(", "));
+        }
+        if loss.first_sequence > 0 {
+            let (first, last) = (loss.first_sequence, loss.last_sequence);
+            words = format!("{words}, from number {first} to {last} of boot {}", self.safe(&loss.boot_id));
+        }
+        words
     }
 
     fn coverage(self, coverage: &Coverage) -> String {

@@ -19,6 +19,9 @@ const TIB: u64 = 1024 * 1024 * MIB;
 /// Longest name or family in characters.
 const MAX_NAME: usize = 100;
 
+/// Ten years.
+const MAX_AGE_HOURS: u64 = 87_600;
+
 /// Spool files at least: fewer, and freeing one would free most of the spool.
 const MIN_SEGMENTS: u64 = 4;
 
@@ -59,6 +62,8 @@ fn collector(collector: &Collector) -> Result<(), Invalid> {
 
 fn spool(spool: &Spool) -> Result<(), Invalid> {
     within("spool.max_bytes", spool.max_bytes, &(MIB..=TIB))?;
+    within("spool.min_free_bytes", spool.min_free_bytes, &(0..=TIB))?;
+    within("spool.max_age_hours", spool.max_age_hours, &(1..=MAX_AGE_HOURS))?;
     within("spool.segment_bytes", spool.segment_bytes, &(64 * KIB..=TIB))?;
     if spool.segment_bytes > spool.max_bytes / MIN_SEGMENTS {
         return Err(Invalid::new(

@@ -62,6 +62,10 @@ pub struct Collector {
 pub struct Spool {
     /// Most bytes on disk; 1 MiB to 1 TiB.
     pub max_bytes: u64,
+    /// Least bytes of the file system that are left to others; at most 1 TiB.
+    pub min_free_bytes: u64,
+    /// Longest time an event waits for the collector, in hours; 1 to 87600.
+    pub max_age_hours: u64,
     /// Bytes after which a file is closed; 64 KiB to a quarter of `max_bytes`.
     pub segment_bytes: u64,
     /// Most events in a batch; 1 to 1000.
@@ -163,6 +167,8 @@ impl Default for Spool {
     fn default() -> Self {
         Self {
             max_bytes: 256 * 1024 * 1024,
+            min_free_bytes: 128 * 1024 * 1024,
+            max_age_hours: 30 * 24,
             segment_bytes: 8 * 1024 * 1024,
             batch_events: 256,
             batch_interval_ms: 200,
@@ -187,6 +193,12 @@ impl Spool {
     #[must_use]
     pub fn batch_interval(&self) -> Duration {
         Duration::from_millis(self.batch_interval_ms)
+    }
+
+    /// [`Self::max_age_hours`] as a duration.
+    #[must_use]
+    pub fn max_age(&self) -> Duration {
+        Duration::from_hours(self.max_age_hours)
     }
 }
 

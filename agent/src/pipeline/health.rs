@@ -106,6 +106,7 @@ impl Pipeline {
             reason: reason.to_owned(),
             count,
             ranges: gaps.iter().map(range).collect(),
+            ..v1::Loss::default()
         }));
     }
 

@@ -1,23 +1,25 @@
 //! The spool's disk side: sealed batches go in, and stay in memory until they are known to be on disk.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
 };
 
 use buildtrail_evidence::{
     batch::{ChainHead, Sealed, decode_header},
     digest::Digest,
-    records::{Entry, Limits, RecordIndex, RecordLog, RecordsError},
+    records::{ClosedSegment, Entry, Limits, Reader, RecordIndex, RecordLog, RecordsError},
 };
-use buildtrail_proto::v1::{BatchHeader, SignedBatch};
+use buildtrail_proto::v1::{AuditEvent, BatchHeader, SignedBatch};
 use prost::Message as _;
+
+use super::given_up::Plan;
 
 /// Longest encoded batch, in bytes.
 pub(super) const MAX_RECORD_BYTES: u32 = 3 * 1024 * 1024;
 
 /// Bytes that the record files add to each batch.
-const FRAME_BYTES: u64 = 8;
+const FRAME_BYTES: u64 = 12;
 
 /// What the last record says.
 #[derive(Debug, Default)]
@@ -27,6 +29,13 @@ pub(super) struct Recovered {
     pub(super) header: Option<BatchHeader>,
     /// Index of the last batch's record.
     last: Option<RecordIndex>,
+}
+
+/// What may be given up: the less comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    Bulk,
+    Everything,
 }
 
 struct Waiting {
@@ -48,6 +57,8 @@ pub(super) struct Journal {
     /// As of the last time the log was open.
     end: u64,
     log_bytes: u64,
+    /// Closed segments, by their first record, of which nothing of that level is left.
+    exhausted: BTreeMap<u64, Level>,
 }
 
 impl Journal {
@@ -65,6 +76,7 @@ impl Journal {
             last,
             end,
             log_bytes,
+            exhausted: BTreeMap::new(),
         };
         Ok((journal, recovered))
     }
@@ -150,9 +162,93 @@ impl Journal {
     /// Deletes files that hold only records before `index`. The last record always stays: it is the chain's head.
     pub(super) fn remove_before(&mut self, index: u64) -> Result<(), RecordsError> {
         let (Some(log), Some(last)) = (self.log.as_mut(), self.last) else { return Ok(()) };
-        log.remove_segments_before(RecordIndex(index).min(last))?;
+        let removed = log.remove_segments_before(RecordIndex(index).min(last));
         self.log_bytes = log.total_bytes();
-        Ok(())
+        self.exhausted = self.exhausted.split_off(&log.first().0);
+        removed.map(drop)
+    }
+
+    /// First record of the segment that is being written: changes whenever one more is closed.
+    pub(super) fn active_first(&self) -> u64 {
+        self.active().map_or(self.end, |active| active.first.0)
+    }
+
+    /// Bytes of the segment that is being written.
+    pub(super) fn active_bytes(&self) -> u64 {
+        self.active().map_or(0, |active| active.bytes)
+    }
+
+    fn active(&self) -> Option<ClosedSegment> {
+        let log = self.log.as_ref()?;
+        let closed = log.closed_segments();
+        let (first, closed_bytes) =
+            closed.fold((log.first(), 0), |(_, sum), segment| (segment.end, sum + segment.bytes));
+        Some(ClosedSegment { first, end: log.durable_end(), bytes: log.total_bytes() - closed_bytes })
+    }
+
+    /// What of the oldest segment that has something to give up, from record `floor` on, would go. The segment that is
+    /// being written is looked at `with_active` alone. Where `level` is given, segments that have nothing of it left
+    /// are remembered and passed over.
+    pub(super) fn plan(
+        &mut self,
+        floor: RecordIndex,
+        with_active: bool,
+        level: Option<Level>,
+        gives_up: &dyn Fn(&AuditEvent) -> bool,
+    ) -> Result<Option<(RecordIndex, Plan)>, RecordsError> {
+        let Some(log) = &self.log else { return Ok(None) };
+        let closed: Vec<ClosedSegment> =
+            log.closed_segments().filter(|segment| segment.end > floor).collect();
+        let active = self.active().filter(|_| with_active).map(|segment| (segment, false));
+        for (segment, is_closed) in closed.into_iter().map(|segment| (segment, true)).chain(active) {
+            let left = self.exhausted.get(&segment.first.0).copied();
+            if left.is_some_and(|left| left >= level.unwrap_or(Level::Everything)) {
+                continue;
+            }
+            let from = segment.first.max(floor);
+            let plan =
+                Plan::make(Reader::up_to(&self.directory, MAX_RECORD_BYTES, from, segment.end)?, gives_up)?;
+            if !plan.is_empty() {
+                return Ok(Some((segment.first, plan)));
+            }
+            match level {
+                Some(level) if is_closed => self.exhausted.insert(segment.first.0, level),
+                Some(_) => None,
+                // Without a level it is age that counts, and what follows is younger.
+                None => return Ok(None),
+            };
+        }
+        Ok(None)
+    }
+
+    /// Replaces records of a segment as planned. Whether it was done: a damaged segment is left alone, and remembered.
+    pub(super) fn replace(
+        &mut self,
+        first: RecordIndex,
+        plan: &Plan,
+        level: Option<Level>,
+    ) -> Result<bool, RecordsError> {
+        let is_active = self.active().is_some_and(|active| active.first == first);
+        let Some(log) = self.log.as_mut() else { return Ok(false) };
+        if is_active {
+            log.rotate()?;
+        }
+        let replaced = log.rewrite_segment(first, |index, _| plan.replaced.get(&index).cloned());
+        self.log_bytes = log.total_bytes();
+        let replaced = replaced?;
+        if let Some(level) = level.or((!replaced).then_some(Level::Everything)) {
+            self.exhausted.insert(first.0, level);
+        }
+        Ok(replaced)
+    }
+
+    /// All batches that can be read.
+    pub(super) fn batches(&self) -> impl Iterator<Item = SignedBatch> {
+        let reader = self.log.as_ref().and_then(|log| log.reader(log.first()).ok());
+        reader.into_iter().flatten().filter_map(|entry| match entry {
+            Ok(Entry::Record { payload, .. }) => SignedBatch::decode(&payload[..]).ok(),
+            _ => None,
+        })
     }
 }
 

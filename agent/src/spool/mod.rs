@@ -9,17 +9,24 @@
 //! does not have yet. Chain head, event numbers and loss totals are read back from the last record, which is
 //! therefore always kept; a lost `acknowledged` only means that batches are sent twice.
 //!
-//! When `max_bytes` is near, events are dropped *before* they are sealed, because a chain cannot lose a link unseen:
-//! connections, lookups and program starts at 7/8, everything but loss reports at 31/32. Drops are counted per kind,
-//! stand in the next batch's header, and follow as signed `loss` events: at once while there is room, every
-//! thirty seconds from the last 1/32 while there is not.
+//! The spool takes at most `max_bytes`, and less where it would leave others less than `min_free_bytes` of the file
+//! system. When that bound is near, batches that wait are rewritten without their oldest events: connections, lookups
+//! and program starts first, everything but loss reports when nothing of those is left. Header, signature and the
+//! hashes of what went stay, so the chain does. Each such act is followed by a signed `loss` event that names boot, range
+//! of numbers and times, kinds and counts. New events are refused only when nothing is left to give up for them, and
+//! that is counted and reported too. What waits longer than `max_age_hours` is given up the same way.
+//! A batch that was handed to the uplink is never given up: it may have arrived.
 //! When the disk refuses, what was sealed waits in memory and is tried again every second; meanwhile the queue fills
 //! and then counts.
 
+mod given_up;
 mod journal;
 mod loss;
 mod outbox;
 mod position;
+mod reserve;
+mod room;
+mod small_file;
 mod worker;
 
 use std::{
@@ -84,6 +91,10 @@ pub struct SpoolStats {
     pub stored_events: u64,
     /// Events that were pushed and could not be kept.
     pub lost_events: u64,
+    /// Events that were on disk and had to be given up before the collector had them.
+    pub given_up_events: u64,
+    /// Number of the last event of this boot that the collector has on its disk.
+    pub delivered_sequence: u64,
     /// Bytes in the spool's files.
     pub bytes: u64,
 }
@@ -94,11 +105,24 @@ enum Message {
     Wake,
 }
 
+/// Batches on their way to the uplink, and the records they come from.
+#[derive(Default)]
+struct HandingOut {
+    /// Records before this one were handed to the uplink since start.
+    end: u64,
+    /// Grows whenever records are replaced: whoever reads must open them again.
+    generation: u64,
+}
+
 /// What the spool's thread, the handles and the outbox share.
 struct Shared {
     /// `None` once the spool is closed: the thread then sees everything that was pushed, and nothing more.
     queue: RwLock<Option<SyncSender<Message>>>,
+    boot_id: BootId,
     loss: LossLedger,
+    handing_out: Mutex<HandingOut>,
+    given_up_events: AtomicU64,
+    delivered_sequence: AtomicU64,
     lost_in_kernel: AtomicU64,
     stored_events: AtomicU64,
     bytes: AtomicU64,
@@ -129,11 +153,11 @@ impl SpoolHandle {
     /// Hands over an event; host, boot and sequence are filled in later. Never waits: what does not fit into the
     /// queue is counted by kind and reported as lost.
     pub fn push(&self, event: AuditEvent) {
-        let kind = event.kind();
+        let (kind, time) = (event.kind(), event.time);
         match self.0.send(Message::Event(Box::new(event))) {
             Ok(()) => {}
-            Err(TrySendError::Full(_)) => self.0.loss.count(Reason::QueueFull, kind, 1),
-            Err(TrySendError::Disconnected(_)) => self.0.loss.count(Reason::Closed, kind, 1),
+            Err(TrySendError::Full(_)) => self.0.loss.count(Reason::QueueFull, kind, time),
+            Err(TrySendError::Disconnected(_)) => self.0.loss.count(Reason::Closed, kind, time),
         }
     }
 
@@ -149,6 +173,8 @@ impl SpoolHandle {
         SpoolStats {
             stored_events: self.0.stored_events.load(Ordering::Relaxed),
             lost_events: self.0.loss.total(),
+            given_up_events: self.0.given_up_events.load(Ordering::Relaxed),
+            delivered_sequence: self.0.delivered_sequence.load(Ordering::Acquire),
             bytes: self.0.bytes.load(Ordering::Relaxed),
         }
     }
@@ -179,7 +205,11 @@ impl Spool {
         let (queue, receiver) = sync_channel(QUEUE_EVENTS);
         let shared = Arc::new(Shared {
             queue: RwLock::new(Some(queue)),
+            boot_id: identity.boot_id.clone(),
             loss: LossLedger::default(),
+            handing_out: Mutex::default(),
+            given_up_events: AtomicU64::new(0),
+            delivered_sequence: AtomicU64::new(0),
             lost_in_kernel: AtomicU64::new(0),
             stored_events: AtomicU64::new(0),
             bytes: AtomicU64::new(journal.bytes()),

@@ -1,8 +1,9 @@
 //! The uplink's side of the spool: batches in order, from the first that the collector does not have.
 
 use std::{
+    collections::VecDeque,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
 };
 
 use buildtrail_evidence::{
@@ -46,11 +47,22 @@ pub struct Outbox {
     durable: watch::Receiver<u64>,
     shared: Arc<Shared>,
     reader: Option<Reader>,
+    /// Which rewriting of the records the reader has seen.
+    generation: u64,
+    /// Batches that were returned: their records, boots and last events.
+    returned: VecDeque<(RecordIndex, String, u64)>,
 }
 
 impl Outbox {
     pub(super) fn new(directory: &Path, durable: watch::Receiver<u64>, shared: Arc<Shared>) -> Self {
-        Self { directory: directory.to_owned(), durable, shared, reader: None }
+        Self {
+            directory: directory.to_owned(),
+            durable,
+            shared,
+            reader: None,
+            generation: 0,
+            returned: VecDeque::new(),
+        }
     }
 
     /// Starts again with the first batch that is not acknowledged.
@@ -87,21 +99,51 @@ impl Outbox {
     pub fn read_next(&mut self) -> Result<Option<Outgoing>, OutboxError> {
         let end = RecordIndex(*self.durable.borrow());
         let first = RecordIndex(self.first_unacknowledged());
-        let begin = || Reader::up_to(&self.directory.join("records"), MAX_RECORD_BYTES, first, end);
-        let mut reader = self.reader.take().map_or_else(begin, Ok)?;
+        let shared = self.shared.clone();
+        // What is handed out may arrive, so it must not be given up at the same time.
+        let mut handing = shared.handing_out.lock().unwrap_or_else(PoisonError::into_inner);
+        let begin = |from| Reader::up_to(&self.directory.join("records"), MAX_RECORD_BYTES, from, end);
+        let mut reader = match self.reader.take() {
+            Some(reader) if self.generation == handing.generation => reader,
+            Some(reader) => begin(reader.position())?,
+            None => begin(first)?,
+        };
+        self.generation = handing.generation;
         reader.advance_end(end);
         let found = match reader.next() {
             None => Ok(None),
             Some(Err(error)) => return Err(error.into()),
             Some(Ok(Entry::Quarantined(range))) => Err(OutboxError::Damaged(range)),
-            Some(Ok(Entry::Record { index, payload })) => decode(index, &payload).map(Some),
+            Some(Ok(Entry::Record { index, payload })) => {
+                handing.end = handing.end.max(index.next().0);
+                self.return_batch(index, &payload).map(Some)
+            }
         };
         self.reader = Some(reader);
         found
     }
 
+    fn return_batch(&mut self, index: RecordIndex, payload: &[u8]) -> Result<Outgoing, OutboxError> {
+        let batch = SignedBatch::decode(payload).map_err(|_| OutboxError::NotABatch(index))?;
+        let header = decode_header(&batch.header).map_err(|_| OutboxError::NotABatch(index))?;
+        while self.returned.back().is_some_and(|(last, ..)| *last >= index) {
+            self.returned.pop_back();
+        }
+        self.returned.push_back((index, header.boot_id, header.last_sequence));
+        Ok(Outgoing { number: header.number, index, batch })
+    }
+
     /// The collector has this batch and all before it on its disk: the spool may delete them.
-    pub fn acknowledge(&self, index: RecordIndex) {
+    pub fn acknowledge(&mut self, index: RecordIndex) {
+        let mut last = None;
+        while self.returned.front().is_some_and(|(returned, ..)| *returned <= index) {
+            last = self.returned.pop_front();
+        }
+        if let Some((_, _, sequence)) =
+            last.filter(|(_, boot_id, _)| *boot_id == self.shared.boot_id.as_str())
+        {
+            self.shared.delivered_sequence.fetch_max(sequence, Ordering::AcqRel);
+        }
         let before = self.shared.acknowledged.fetch_max(index.next().0, Ordering::AcqRel);
         if before <= index.0 {
             // A full queue means that the thread is awake anyway.
@@ -120,10 +162,4 @@ impl Outbox {
     fn first_unacknowledged(&self) -> u64 {
         self.shared.acknowledged.load(Ordering::Acquire)
     }
-}
-
-fn decode(index: RecordIndex, payload: &[u8]) -> Result<Outgoing, OutboxError> {
-    let batch = SignedBatch::decode(payload).map_err(|_| OutboxError::NotABatch(index))?;
-    let header = decode_header(&batch.header).map_err(|_| OutboxError::NotABatch(index))?;
-    Ok(Outgoing { number: header.number, index, batch })
 }

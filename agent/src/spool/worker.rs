@@ -16,18 +16,17 @@ use buildtrail_evidence::{
     batch::{LossTotals, MAX_EVENT_BYTES, Sealer},
     id::BootId,
 };
-use buildtrail_proto::{
-    Timestamp,
-    v1::{AuditEvent, audit_event::Body},
-};
+use buildtrail_proto::{Timestamp, v1::AuditEvent};
 use prost::Message as _;
 use tokio::sync::watch;
 
 use super::{
-    Identity, Message, Shared,
+    Identity, Message, Shared, given_up,
     journal::{Journal, Recovered},
     loss::Reason,
     position,
+    reserve::Reserve,
+    room::Bounds,
 };
 use crate::config;
 
@@ -37,8 +36,6 @@ pub(super) const LOSS_REPORT_WHEN_FULL: Duration = Duration::from_secs(30);
 const MAX_BATCH_BYTES: u64 = 1024 * 1024;
 /// In seconds since the epoch.
 const YEAR_2200: i64 = 7_258_118_400;
-/// Header, signature and framing of a batch, at most.
-const BATCH_OVERHEAD: u64 = 2048;
 /// Tags, lengths and the sequence number that sealing adds to an event, at most.
 const EVENT_OVERHEAD: u64 = 32;
 /// Most batches that are written with one sync.
@@ -54,25 +51,16 @@ const POSITION_INTERVAL: Duration = Duration::from_secs(1);
 /// … or after this many acknowledged batches: far less than a collector remembers to tell duplicates.
 const POSITION_BATCHES: u64 = 64;
 
-/// What still fits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Room {
-    Everything,
-    /// No connections, lookups and program starts.
-    NoBulk,
-    /// Loss reports alone.
-    LossOnly,
-}
-
 pub(super) struct Worker {
     receiver: Receiver<Message>,
-    shared: Arc<Shared>,
-    journal: Journal,
+    pub(super) shared: Arc<Shared>,
+    pub(super) journal: Journal,
     publish: watch::Sender<u64>,
     sealer: Sealer,
     boot_id: BootId,
-    directory: PathBuf,
-    max_bytes: u64,
+    pub(super) directory: PathBuf,
+    pub(super) bounds: Bounds,
+    pub(super) reserve: Reserve,
     batch_events: usize,
     batch_interval: Duration,
     /// Identity bytes that sealing adds to each event.
@@ -81,9 +69,8 @@ pub(super) struct Worker {
     lost_before: LossTotals,
 
     pending: Vec<AuditEvent>,
-    pending_bytes: u64,
+    pub(super) pending_bytes: u64,
     oldest: Option<Instant>,
-    room: Room,
     loss_reported: Instant,
     /// Since when the disk refuses, and when it is tried again.
     retry_at: Option<Instant>,
@@ -115,12 +102,17 @@ impl Worker {
         let now = Instant::now();
         Self {
             receiver,
-            journal,
             publish,
             sealer: Sealer::new(host_id, build, key, recovered.head.clone()),
             boot_id,
+            bounds: Bounds::new(
+                settings.max_bytes - settings.segment_bytes,
+                settings.max_age(),
+                given_up::unreported(&directory, &journal),
+            ),
+            reserve: Reserve::new(directory.clone(), settings.segment_bytes, settings.min_free_bytes),
+            journal,
             directory,
-            max_bytes: settings.max_bytes,
             batch_events: settings.batch_events,
             batch_interval: settings.batch_interval(),
             event_overhead,
@@ -128,7 +120,6 @@ impl Worker {
             pending: Vec::new(),
             pending_bytes: 0,
             oldest: None,
-            room: Room::Everything,
             loss_reported: now,
             retry_at: None,
             position,
@@ -140,6 +131,8 @@ impl Worker {
 
     pub(super) fn run(mut self) {
         self.free(self.position);
+        self.drop_stale_note();
+        self.look_at_disk();
         while self.turn() {}
         self.finish();
     }
@@ -160,6 +153,10 @@ impl Worker {
             }
             self.take_what_is_there();
         }
+        self.look_at_disk_sometimes();
+        if self.retry_at.is_none() {
+            self.give_up_old();
+        }
         if self.seal_is_due() {
             self.seal();
         }
@@ -175,7 +172,7 @@ impl Worker {
         let loss_due = self.loss_due();
         let position_is_old = self.shared.acknowledged.load(Ordering::Acquire) > self.position;
         let position_due = position_is_old.then(|| self.position_written + POSITION_INTERVAL);
-        match [batch_due, loss_due, position_due].into_iter().flatten().min() {
+        match [batch_due, loss_due, position_due, self.age_due()].into_iter().flatten().min() {
             Some(due) => self.receiver.recv_timeout(due.saturating_duration_since(Instant::now())),
             None => self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
@@ -197,10 +194,10 @@ impl Worker {
         event.time = event.time.filter(is_plausible);
         let bytes = event.encoded_len() as u64 + self.event_overhead;
         if bytes > MAX_EVENT_BYTES as u64 {
-            return self.shared.loss.count(Reason::TooLarge, event.kind(), 1);
+            return self.shared.loss.count(Reason::TooLarge, event.kind(), event.time);
         }
         if !self.fits(&event, bytes) {
-            return self.shared.loss.count(Reason::SpoolFull, event.kind(), 1);
+            return self.shared.loss.count(Reason::SpoolFull, event.kind(), event.time);
         }
         if self.pending_bytes + bytes > MAX_BATCH_BYTES {
             self.seal();
@@ -213,59 +210,11 @@ impl Worker {
         }
     }
 
-    fn fits(&mut self, event: &AuditEvent, bytes: u64) -> bool {
-        let planned = self.planned_bytes() + bytes;
-        let is_bulk = matches!(
-            event.body,
-            Some(Body::ConnectionOpened(_) | Body::DnsLookup(_) | Body::ProcessExec(_)) | None
-        );
-        let is_loss = matches!(event.body, Some(Body::Loss(_)));
-        let room = self.room_for(planned);
-        self.note_room(room);
-        match room {
-            Room::Everything => true,
-            Room::NoBulk => !is_bulk,
-            Room::LossOnly => is_loss && planned <= self.max_bytes,
-        }
-    }
-
-    fn planned_bytes(&self) -> u64 {
-        self.journal.planned_bytes() + self.pending_bytes + BATCH_OVERHEAD
-    }
-
-    fn room_for(&self, planned: u64) -> Room {
-        if planned <= self.max_bytes / 8 * 7 {
-            Room::Everything
-        } else if planned <= self.max_bytes / 32 * 31 {
-            Room::NoBulk
-        } else {
-            Room::LossOnly
-        }
-    }
-
-    fn note_room(&mut self, room: Room) {
-        if room == self.room {
-            return;
-        }
-        let was = std::mem::replace(&mut self.room, room);
-        match room {
-            Room::Everything => tracing::info!("the spool has room again"),
-            Room::NoBulk if was == Room::LossOnly => {}
-            Room::NoBulk => tracing::warn!(
-                "the spool is nearly full (spool.max_bytes = {}): connections, lookups and program starts are dropped \
-                 and counted until the collector takes events again",
-                self.max_bytes
-            ),
-            Room::LossOnly => tracing::error!(
-                "the spool is full (spool.max_bytes = {}): events are dropped and counted until the collector takes \
-                 events again",
-                self.max_bytes
-            ),
-        }
-    }
-
     fn loss_due(&self) -> Option<Instant> {
-        let pause = if self.room == Room::LossOnly { LOSS_REPORT_WHEN_FULL } else { self.batch_interval };
+        if self.bounds.has_unreported() {
+            return Some(self.loss_reported + self.batch_interval);
+        }
+        let pause = if self.bounds.is_full() { LOSS_REPORT_WHEN_FULL } else { self.batch_interval };
         self.shared.loss.has_unreported().then(|| self.loss_reported + pause)
     }
 
@@ -281,7 +230,9 @@ impl Worker {
     /// Seals what is pending, and reports losses with it.
     fn seal(&mut self) {
         let mut events = std::mem::take(&mut self.pending);
-        if self.planned_bytes() + MAX_LOSS_REPORT_BYTES <= self.max_bytes {
+        events.extend_from_slice(&self.bounds.unreported[self.bounds.sealed..]);
+        self.bounds.sealed = self.bounds.unreported.len();
+        if self.has_room_for(MAX_LOSS_REPORT_BYTES) {
             events.extend(self.shared.loss.report());
         }
         self.loss_reported = Instant::now();
@@ -308,6 +259,7 @@ impl Worker {
                 if self.retry_at.take().is_some() {
                     tracing::info!("the spool can be written again");
                 }
+                self.settle_note();
             }
             Err(error) => {
                 if self.retry_at.is_none() {
@@ -320,6 +272,7 @@ impl Worker {
             }
         }
         self.publish_end();
+        self.look_at_disk();
     }
 
     fn publish_end(&self) {
@@ -327,15 +280,15 @@ impl Worker {
         self.publish.send_if_modified(|published| std::mem::replace(published, end) != end);
     }
 
-    /// Frees what the collector has. The position is written now and then only, losing it costs duplicates;
+    /// Frees what the collector has, and says whether that was anything. The position is written now and then only, losing it costs duplicates;
     /// a full spool cannot wait.
-    fn handle_acknowledgements(&mut self, pause: Duration) {
+    pub(super) fn handle_acknowledgements(&mut self, pause: Duration) -> bool {
         let acknowledged = self.shared.acknowledged.load(Ordering::Acquire);
-        let is_due = self.room_for(self.planned_bytes()) != Room::Everything
+        let is_due = self.is_short_of_room()
             || self.position_written.elapsed() >= pause
             || acknowledged >= self.position + POSITION_BATCHES;
         if acknowledged <= self.position || !is_due {
-            return;
+            return false;
         }
         self.position_written = Instant::now();
         if let Err(error) = position::write(&self.directory, acknowledged) {
@@ -344,6 +297,8 @@ impl Worker {
             self.position = acknowledged;
         }
         self.free(acknowledged);
+        self.look_at_disk();
+        self.position >= acknowledged
     }
 
     fn free(&mut self, acknowledged: u64) {
@@ -354,7 +309,7 @@ impl Worker {
     }
 
     /// Said once: it is tried again with every acknowledgement, and costs disk space and duplicates, no events.
-    fn note_bookkeeping_failure(&mut self, what: &str) {
+    pub(super) fn note_bookkeeping_failure(&mut self, what: &str) {
         if !std::mem::replace(&mut self.bookkeeping_failed, true) {
             tracing::warn!("spool {}: {what}", self.directory.display());
         }
@@ -381,7 +336,7 @@ impl Worker {
         }
         let unwritten = self.journal.waiting_events();
         if unwritten > 0 {
-            self.shared.loss.count(Reason::DiskRefused, "unknown", unwritten);
+            self.shared.loss.count_unreported(unwritten);
             tracing::error!(events = unwritten, "the disk refused until the end: these events are lost");
         }
         self.handle_acknowledgements(Duration::ZERO);

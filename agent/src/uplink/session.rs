@@ -231,7 +231,7 @@ impl Session {
         while self.in_flight.front().is_some_and(|batch| batch.number <= number) {
             last = self.in_flight.pop_front();
         }
-        if let (Some(batch), Some(outbox)) = (last, &self.outbox) {
+        if let (Some(batch), Some(outbox)) = (last, &mut self.outbox) {
             outbox.acknowledge(batch.index);
             self.progress = true;
             self.voice.delivered();

@@ -13,6 +13,41 @@ fn strings(items: &[&str]) -> Vec<String> {
 }
 
 #[test]
+fn a_loss_says_of_which_kinds_and_which_numbers() {
+    for (body, told) in [
+        (
+            Body::Loss(Loss { stage: "ring".into(), reason: "full".into(), count: 7, ..Default::default() }),
+            "7 events lost in ring: full",
+        ),
+        (
+            Body::Loss(Loss {
+                stage: "spool".into(),
+                reason: "queue full".into(),
+                count: 7,
+                kinds: [("dns.lookup".into(), 6), ("loss".into(), 1)].into(),
+                ..Default::default()
+            }),
+            "7 events lost in spool: queue full (6 dns.lookup, 1 loss)",
+        ),
+        (
+            Body::Loss(Loss {
+                stage: "spool".into(),
+                reason: "spool full".into(),
+                count: 2,
+                kinds: [("dns.lookup".into(), 2)].into(),
+                boot_id: "b1".into(),
+                first_sequence: 5,
+                last_sequence: 9,
+                ..Default::default()
+            }),
+            "2 events lost in spool: spool full (2 dns.lookup), from number 5 to 9 of boot b1",
+        ),
+    ] {
+        assert_eq!(what(&event(body)), told);
+    }
+}
+
+#[test]
 fn each_kind_is_told_in_one_line() {
     let table = [
         (Body::JobStarted(JobStarted::default()), "job started"),
@@ -84,15 +119,6 @@ fn each_kind_is_told_in_one_line() {
             "A registry.test → 127.0.0.1 (from 127.0.0.53)",
         ),
         (
-            Body::Loss(Loss {
-                stage: "spool".into(),
-                reason: "queue full: dns.lookup".into(),
-                count: 7,
-                ..Loss::default()
-            }),
-            "7 events lost in spool: queue full: dns.lookup",
-        ),
-        (
             Body::Coverage(Coverage {
                 kernel_release: "6.18".into(),
                 agent_version: "0.1.0".into(),
@@ -144,7 +170,15 @@ fn hostile_text_in_any_field_stays_text() {
             resolver: hostile.clone(),
             response_code: hostile.clone(),
         }),
-        Body::Loss(Loss { stage: hostile.clone(), reason: hostile.clone(), count: 1, ..Loss::default() }),
+        Body::Loss(Loss {
+            stage: hostile.clone(),
+            reason: hostile.clone(),
+            count: 1,
+            kinds: [(hostile.clone(), 1)].into(),
+            boot_id: hostile.clone(),
+            first_sequence: 1,
+            ..Default::default()
+        }),
         Body::Coverage(Coverage {
             kernel_release: hostile.clone(),
             agent_version: hostile.clone(),
