@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use buildtrail_collector::{
     ca,
     config::{Config, DOCUMENTED},
-    server,
+    server::{self, OnLoss, ServeError, TreeError},
 };
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,7 +19,8 @@ use tokio::signal::unix::{SignalKind, signal};
 /// The central collector of Buildtrail: keeps the signed audit trail of build machines and answers questions about it.
 ///
 /// Diagnostics go to standard error; the variable `BUILDTRAIL_LOG` sets their level (error, warn, info, debug). Exit status: 0 stopped
-/// as asked or done, 1 an error that the last line names, 2 wrong arguments.
+/// as asked or done, 1 an error that the last line names, 2 wrong arguments, 3 the log is not the one that was signed:
+/// shorter, or another one.
 #[derive(Debug, Parser)]
 #[command(name = "buildtrail-collector", version)]
 pub(crate) struct Arguments {
@@ -37,6 +38,9 @@ enum Command {
         /// Write the address that is listened on to FILE once it is ready.
         #[arg(long, value_name = "FILE")]
         address_file: Option<PathBuf>,
+        /// Go on although signed records at the end of the log are lost, and note it in the log.
+        #[arg(long)]
+        accept_loss: bool,
     },
     /// Print the settings file with every key, its meaning and its default.
     Config,
@@ -81,7 +85,10 @@ struct Issue {
 /// Runs a command to its end.
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
     match arguments.command {
-        Command::Serve { config, address_file } => serve(config.as_deref(), address_file.as_deref()),
+        Command::Serve { config, address_file, accept_loss } => {
+            let on_loss = if accept_loss { OnLoss::Accept } else { OnLoss::Refuse };
+            serve(config.as_deref(), address_file.as_deref(), on_loss)
+        }
         Command::Config => say(DOCUMENTED.trim_end()),
         Command::Ca(Ca::Init { dir, name }) => {
             ca::init(&dir, &name)?;
@@ -98,11 +105,19 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
     }
 }
 
+/// The exit status for an error.
+pub(crate) fn exit_status(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref() {
+        Some(ServeError::Tree(TreeError::RolledBack { .. } | TreeError::Replaced(_))) => 3,
+        _ => 1,
+    }
+}
+
 fn say(line: &str) -> Result<()> {
     writeln!(io::stdout(), "{line}").context("cannot write to standard output")
 }
 
-fn serve(config: Option<&Path>, address_file: Option<&Path>) -> Result<()> {
+fn serve(config: Option<&Path>, address_file: Option<&Path>, on_loss: OnLoss) -> Result<()> {
     let config = Config::load(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -111,7 +126,7 @@ fn serve(config: Option<&Path>, address_file: Option<&Path>) -> Result<()> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
-        let mut running = server::start(config).await?;
+        let mut running = server::start_with(config, on_loss).await?;
         if let Some(file) = address_file {
             write_address(file, running.address())?;
         }

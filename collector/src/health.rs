@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::acts::{Refusals, printable};
+
 /// Most warnings per [`WINDOW`]; further refusals are only counted.
 const MAX_WARNINGS: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(10);
@@ -77,6 +79,8 @@ pub struct Health {
     pub duplicates: Counter,
     refused: [Counter; REFUSALS.len()],
     warnings: Mutex<Warnings>,
+    /// For the log; see [`crate::acts`].
+    pub(crate) refusals: Refusals,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +101,7 @@ impl Health {
     /// sent: they are logged escaped and cut.
     pub(crate) fn refuse(&self, why: Refusal, peer: impl fmt::Display, detail: impl fmt::Display) {
         self.refused[why as usize].add(1);
+        self.refusals.add(&format!("{why:?}").to_lowercase(), || printable(&peer), || printable(&detail));
         let Some(suppressed) = self.may_warn(Instant::now()) else { return };
         let (peer, detail) = (printable(&peer), printable(&detail));
         tracing::warn!(reason = ?why, peer, detail, suppressed_before = suppressed, "refused");
@@ -132,11 +137,6 @@ impl Health {
             "totals since start"
         );
     }
-}
-
-/// Control characters escaped, at most 300 characters.
-fn printable(text: &impl fmt::Display) -> String {
-    text.to_string().chars().take(300).flat_map(char::escape_debug).collect()
 }
 
 #[cfg(test)]

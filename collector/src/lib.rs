@@ -13,9 +13,12 @@ pub mod config;
 pub mod health;
 pub mod server;
 
+mod acts;
+mod data;
 mod ingest;
 mod ledger;
 mod peer;
 mod query;
 mod store;
 mod tls;
+mod tree;

@@ -3,10 +3,15 @@
 //! In: a [`Config`]. Out: a [`Running`] collector. When the log or the index can no longer be written it stops by
 //! itself with the reason, so that a supervisor starts it anew and the files are checked.
 
-use std::{io, net::SocketAddr, os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use buildtrail_evidence::records::{Limits, RecordLog, RecordsError, Recovery};
-use buildtrail_proto::v1::{ingest_server::IngestServer, query_server::QueryServer};
+use buildtrail_evidence::{
+    records::RecordsError,
+    tlog::{note::NoteKey, tiles::Tiles},
+};
+use buildtrail_proto::v1::{
+    CollectorStopped, collector_entry::Act, ingest_server::IngestServer, query_server::QueryServer,
+};
 use tokio::{
     net::TcpListener,
     sync::{Mutex, Semaphore, broadcast, mpsc, watch},
@@ -17,15 +22,18 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Server, server::Router};
 
 use crate::{
+    acts::{self, Acts, MAX_TEXT, Questions},
     config::Config,
+    data::{self, Data},
     health::Health,
     ingest,
-    ledger::{INDEX_QUEUE, Ledger},
+    ledger::{INDEX_QUEUE, Ledger, TREE_QUEUE},
     query,
-    store::{Reader, Store, run_indexer},
+    store::{LiveEvents, Reader, run_indexer},
     tls,
+    tree::Published,
 };
-pub use crate::{store::StoreError, tls::TlsError};
+pub use crate::{data::OnLoss, store::StoreError, tls::TlsError, tree::TreeError};
 
 /// How long open streams may take to end at a stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -69,6 +77,9 @@ pub enum ServeError {
         /// Why not.
         source: io::Error,
     },
+    /// The tree over the log.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
     /// Serving broke off.
     #[error("the collector had to stop: {0}")]
     Stopped(String),
@@ -123,8 +134,18 @@ fn joined(served: Result<Result<(), ServeError>, tokio::task::JoinError>) -> Res
 /// # Errors
 /// What is missing or broken, and what to do about it.
 pub async fn start(config: Config) -> Result<Running, ServeError> {
+    start_with(config, OnLoss::Refuse).await
+}
+
+/// As [`start`], and says what to do about a log that is shorter than what was signed.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with(config: Config, on_loss: OnLoss) -> Result<Running, ServeError> {
     let acceptor = tls::acceptor(&config.tls)?;
-    let (log, store) = open_data(&config).await?;
+    let opening = config.clone();
+    let opened = tokio::task::spawn_blocking(move || data::open(&opening, on_loss)).await;
+    let data = opened.unwrap_or_else(|error| Err(ServeError::Stopped(error.to_string())))?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| ServeError::Listen { address: config.listen, source })?;
@@ -133,7 +154,7 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
 
     let health = Arc::new(Health::default());
     let (stop, stopping) = watch::channel(false);
-    let workers = Workers::start(log, store, health.clone())?;
+    let workers = Workers::start(data, &config, &health, &stopping)?;
     let connections = tls::accept(listener, acceptor, config.limits.max_connections, health.clone());
     let router = router(&config, &workers, &health, &stopping);
     let serving = tokio::spawn(serve(router, connections, workers.background, stop.clone(), health.clone()));
@@ -141,71 +162,71 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
     Ok(Running { address, health, stop, serving })
 }
 
-async fn open_data(config: &Config) -> Result<(RecordLog, Store), ServeError> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_directory);
-    made.map_err(|source| ServeError::DataDirectory { path: config.data_directory.clone(), source })?;
-    let (log_directory, index_file) = (config.log_directory(), config.index_file());
-    let limits = Limits { segment_bytes: config.log.segment_bytes, ..Limits::default() };
-    let opened = tokio::task::spawn_blocking(move || {
-        let (log, recovery) = RecordLog::open(&log_directory, limits)?;
-        report(&recovery);
-        let mut store = Store::open(&index_file)?;
-        let indexed = store.catch_up(&log, !recovery.is_clean())?;
-        tracing::info!(records = log.end().0, newly_indexed = indexed, "log opened");
-        Ok::<_, ServeError>((log, store))
-    });
-    opened.await.unwrap_or_else(|error| Err(ServeError::Stopped(error.to_string())))
-}
-
-fn report(recovery: &Recovery) {
-    if let Some(torn) = &recovery.torn_tail {
-        let (file, offset, bytes) = (torn.segment.display(), torn.offset, torn.bytes);
-        tracing::warn!(%file, offset, bytes, "the log ended in an unfinished record, which was cut off");
-    }
-    for range in &recovery.quarantined {
-        tracing::error!(%range, "the log is damaged");
-    }
-}
-
 /// The threads that write, and how to reach them.
 struct Workers {
     ledger: Ledger,
-    live: broadcast::Sender<Arc<buildtrail_proto::v1::AuditEvent>>,
+    live: LiveEvents,
     reader: Reader,
+    questions: Arc<Questions>,
+    published: Published,
+    log_key: NoteKey,
     background: Background,
 }
 
 /// What runs until everything is stored.
 struct Background {
     failures: mpsc::UnboundedReceiver<String>,
-    tasks: [JoinHandle<()>; 2],
+    acts: Acts,
+    notes: JoinHandle<()>,
+    /// End when the last act is stored.
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Workers {
-    fn start(log: RecordLog, store: Store, health: Arc<Health>) -> Result<Self, StoreError> {
+    fn start(
+        data: Data,
+        config: &Config,
+        health: &Arc<Health>,
+        stopping: &watch::Receiver<bool>,
+    ) -> Result<Self, StoreError> {
+        let Data { log, store, keeper, published } = data;
+        let log_key = keeper.public_key().clone();
         let known = store.known_hosts()?;
         let reader = store.reader();
         let (live, _) = broadcast::channel(LIVE_EVENTS);
         let (stored, to_index) = mpsc::channel(INDEX_QUEUE);
+        let (to_tree, leaves) = std::sync::mpsc::sync_channel(TREE_QUEUE);
         let (failed, failures) = mpsc::unbounded_channel();
+        let (acts, desk) = Acts::new();
+        let questions = Arc::new(Questions::new(acts.clone()));
 
-        let (ledger, writing) = Ledger::start(log, known, reader.clone(), stored, health);
-        let log_failed = failed.clone();
-        let writing = tokio::spawn(async move {
-            let outcome = writing.await.map_err(|error| error.to_string());
-            if let Err(error) = outcome.and_then(|written| written.map_err(|error| error.to_string())) {
-                let _ = log_failed.send(error);
-            }
-        });
+        let (ledger, writing) = Ledger::start(log, known, reader.clone(), stored, health.clone(), to_tree);
+        let writing = tokio::spawn(supervise(writing, failed.clone()));
         let publisher = live.clone();
-        let indexing = tokio::spawn(async move {
-            let indexing = tokio::task::spawn_blocking(move || run_indexer(store, to_index, &publisher));
-            let outcome = indexing.await.map_err(|error| error.to_string());
-            if let Err(error) = outcome.and_then(|indexed| indexed.map_err(|error| error.to_string())) {
-                let _ = failed.send(error);
-            }
-        });
-        Ok(Self { ledger, live, reader, background: Background { failures, tasks: [writing, indexing] } })
+        let indexing = tokio::task::spawn_blocking(move || run_indexer(store, to_index, &publisher));
+        let indexing = tokio::spawn(supervise(indexing, failed));
+        let interval = Duration::from_secs(config.tree.checkpoint_seconds);
+        let keeping = tokio::task::spawn_blocking(move || keeper.run(&leaves, interval));
+        let clerk = tokio::spawn(acts::clerk(desk, ledger.clone()));
+        let notes = acts::notes(acts.clone(), questions.clone(), health.clone(), stopping.clone());
+        let background = Background {
+            failures,
+            acts,
+            notes: tokio::spawn(notes),
+            tasks: vec![clerk, writing, indexing, keeping],
+        };
+        Ok(Self { ledger, live, reader, questions, published, log_key, background })
+    }
+}
+
+/// Waits for a thread; its failure stops the collector.
+async fn supervise<E: std::fmt::Display>(
+    thread: JoinHandle<Result<(), E>>,
+    failed: mpsc::UnboundedSender<String>,
+) {
+    let outcome = thread.await.map_err(|error| error.to_string());
+    if let Err(error) = outcome.and_then(|ended| ended.map_err(|error| error.to_string())) {
+        let _ = failed.send(error);
     }
 }
 
@@ -230,6 +251,12 @@ fn router(
         verifying: Mutex::new(()),
         health: health.clone(),
         stopping: stopping.clone(),
+        questions: workers.questions.clone(),
+        tree: query::Tree {
+            published: workers.published.clone(),
+            tiles: Tiles::new(&config.tree_directory()),
+            log_key: workers.log_key.clone(),
+        },
     };
     let max_message = config.limits.max_batch_bytes + BATCH_FRAMING;
     Server::builder()
@@ -272,11 +299,26 @@ async fn serve(
         tracing::warn!("some streams did not end in time and are cut off");
         serving.abort();
     }
-    for task in background.tasks {
-        if timeout(GRACE, task).await.is_err() {
-            tracing::warn!("not everything was indexed in time; the next start goes on from here");
-        }
-    }
+    background.finish(failure.as_deref()).await;
     health.log_totals();
     failure.map_or(Ok(()), |failure| Err(ServeError::Stopped(failure)))
+}
+
+impl Background {
+    /// Writes the last entry and waits until everything is on disk.
+    async fn finish(self, failure: Option<&str>) {
+        if timeout(GRACE, self.notes).await.is_err() {
+            tracing::warn!("not every question and refusal is in the log");
+        }
+        let reason = failure.unwrap_or("asked").chars().take(MAX_TEXT).collect();
+        let closed = self.acts.close(Act::CollectorStopped(CollectorStopped { reason })).await;
+        if let Err(error) = closed {
+            tracing::warn!(%error, "the stop is not in the log");
+        }
+        for task in self.tasks {
+            if timeout(GRACE, task).await.is_err() {
+                tracing::warn!("not everything was indexed in time; the next start goes on from here");
+            }
+        }
+    }
 }

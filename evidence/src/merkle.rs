@@ -59,6 +59,38 @@ impl Frontier {
     }
 }
 
+/// The hashes beside the way from leaf `index` to the root over all leaves, from the leaf's sibling up. Empty where
+/// there is no such leaf.
+#[must_use]
+pub fn path(leaves: &[Digest], index: usize) -> Vec<Digest> {
+    let mut path = Vec::new();
+    descend(leaves, index, &mut path);
+    path
+}
+
+fn descend(leaves: &[Digest], index: usize, path: &mut Vec<Digest>) {
+    if leaves.len() < 2 || index >= leaves.len() {
+        return;
+    }
+    let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
+    let beside = if index < left.len() {
+        descend(left, index, path);
+        right
+    } else {
+        descend(right, index - left.len(), path);
+        left
+    };
+    path.push(root(beside));
+}
+
+fn root(leaves: &[Digest]) -> Digest {
+    let mut frontier = Frontier::default();
+    for leaf in leaves {
+        frontier.push(*leaf);
+    }
+    frontier.root()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -43,6 +43,13 @@ pub fn unix_nanos(time: &Timestamp) -> i128 {
     i128::from(time.seconds) * NANOS_PER_SECOND + i128::from(time.nanos)
 }
 
+/// The wall clock's time.
+#[must_use]
+pub fn now() -> Timestamp {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    timestamp_from_unix_nanos(i128::try_from(since.as_nanos()).unwrap_or_default())
+}
+
 /// Every word that [`v1::AuditEvent::kind`] can say.
 pub const EVENT_KINDS: [&str; 12] = [
     "job.started",

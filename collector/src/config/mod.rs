@@ -1,15 +1,19 @@
 //! The collector's settings: one TOML file, every key documented in `collector.toml` beside this file, all defaulted.
 //!
 //! In: a path, or text. Out: a [`Config`] whose values are within their bounds, or an error that names file, line, key
-//! and what would be right. Must never touch the files that the settings name.
+//! and what would be right. Touches no file that the settings name but the policy,
+//! when it is asked for it.
 
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
+use buildtrail_evidence::tlog::policy::Policy;
 use buildtrail_settings::{Invalid, SettingsError};
 use serde::Deserialize;
+
+use crate::tree::TreeError;
 
 /// The documented default settings file.
 pub const DOCUMENTED: &str = include_str!("collector.toml");
@@ -28,6 +32,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[log]`
     pub log: Log,
+    /// `[tree]`
+    pub tree: Tree,
 }
 
 /// `[tls]`: PEM files.
@@ -64,6 +70,24 @@ pub struct Log {
     pub segment_bytes: u64,
 }
 
+/// `[tree]`: the signed Merkle tree over the log.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tree {
+    /// Name of the log in its checkpoints; empty: made from its key.
+    pub origin: String,
+    /// Longest time between a record and a checkpoint over it, in seconds; 1 to 3600.
+    pub checkpoint_seconds: u64,
+    /// C2SP tlog-policy file: witnesses, and who of them must cosign.
+    pub policy: Option<PathBuf>,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self { origin: String::new(), checkpoint_seconds: 2, policy: None }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -72,6 +96,7 @@ impl Default for Config {
             tls: Tls::default(),
             limits: Limits::default(),
             log: Log::default(),
+            tree: Tree::default(),
         }
     }
 }
@@ -127,6 +152,27 @@ impl Config {
         self.data_directory.join("index.sqlite")
     }
 
+    /// Directory of the tree over the log.
+    #[must_use]
+    pub fn tree_directory(&self) -> PathBuf {
+        self.data_directory.join("tlog")
+    }
+
+    /// File of the key that signs the tree.
+    #[must_use]
+    pub fn log_key_file(&self) -> PathBuf {
+        self.data_directory.join("log-key.pem")
+    }
+
+    /// The witness policy, read from its file; `None`: there is none.
+    pub(crate) fn policy(&self) -> Result<Option<Policy>, TreeError> {
+        let Some(path) = &self.tree.policy else { return Ok(None) };
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|source| TreeError::Io { action: "read", path: path.clone(), source })?;
+        let policy = Policy::parse(&text);
+        policy.map(Some).map_err(|source| TreeError::Policy { path: path.clone(), source })
+    }
+
     fn check(&self) -> Result<(), Invalid> {
         let ensure = |good: bool, key: &str, problem: &str| {
             if good { Ok(()) } else { Err(Invalid::new(key, problem)) }
@@ -153,6 +199,11 @@ impl Config {
             (1 << 20..=1 << 30).contains(&self.log.segment_bytes),
             "log.segment_bytes",
             "it must be from 1048576 to 1073741824 (1 MiB to 1 GiB)",
+        )?;
+        ensure(
+            (1..=3600).contains(&self.tree.checkpoint_seconds),
+            "tree.checkpoint_seconds",
+            "it must be from 1 to 3600",
         )
     }
 }
@@ -169,7 +220,7 @@ mod tests {
     fn the_documented_file_holds_the_defaults_and_every_key() {
         assert_eq!(parse(DOCUMENTED).unwrap(), Config::default());
         let keys = DOCUMENTED.lines().filter(|line| line.contains(" = ")).count();
-        assert_eq!(keys, 10, "a key was added without documenting it, or the other way round");
+        assert_eq!(keys, 13, "a key was added without documenting it, or the other way round");
     }
 
     #[test]

@@ -157,7 +157,7 @@ fn status(error: &LedgerError) -> Status {
     let code = match error {
         LedgerError::Chain(ChainError::Gap { .. } | ChainError::Sequence { .. }) => Code::FailedPrecondition,
         LedgerError::Chain(ChainError::Fork { .. } | ChainError::Old { .. }) => Code::AlreadyExists,
-        LedgerError::ForeignKey => Code::PermissionDenied,
+        LedgerError::ForeignKey | LedgerError::NoLeaf(_) => Code::PermissionDenied,
         LedgerError::Disk(_) | LedgerError::Stopping => Code::Unavailable,
     };
     Status::new(code, error.to_string())
@@ -167,7 +167,7 @@ fn refusal(error: &LedgerError) -> Option<Refusal> {
     match error {
         LedgerError::Chain(ChainError::Gap { .. } | ChainError::Sequence { .. }) => Some(Refusal::Gap),
         LedgerError::Chain(ChainError::Fork { .. } | ChainError::Old { .. }) => Some(Refusal::Fork),
-        LedgerError::ForeignKey => Some(Refusal::Identity),
+        LedgerError::ForeignKey | LedgerError::NoLeaf(_) => Some(Refusal::Identity),
         LedgerError::Disk(_) => Some(Refusal::Disk),
         LedgerError::Stopping => None,
     }

@@ -11,6 +11,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
+        mpsc::SyncSender,
     },
 };
 
@@ -29,10 +30,12 @@ use tokio::{
 };
 use writer::Writer;
 
-use crate::{health::Health, peer::Host, store::Reader};
+use crate::{health::Health, peer::Host, store::Reader, tree::Message};
 
 /// Batches that wait for the writer, over all streams.
 const QUEUE: usize = 256;
+/// Groups that wait for the tree.
+pub(crate) const TREE_QUEUE: usize = 64;
 /// Groups that wait for the index; a slow index slows down ingest rather than filling memory.
 pub(crate) const INDEX_QUEUE: usize = 64;
 
@@ -59,6 +62,8 @@ pub(crate) enum LedgerError {
         "this host id is known here with another key; a new key needs a new host id: issue a new certificate"
     )]
     ForeignKey,
+    #[error("this cannot stand in the log: {0}; issue a smaller certificate")]
+    NoLeaf(String),
     #[error("the collector cannot store batches now ({0}); keep them and try again later")]
     Disk(String),
     #[error("the collector is stopping; keep the batches and try again later")]
@@ -89,14 +94,18 @@ pub(crate) struct KnownHosts {
     pub(crate) damaged: bool,
 }
 
+/// What waits for the writer.
 struct Submission {
-    host: Arc<Host>,
-    signed: SignedBatch,
-    opened: OpenedBatch,
+    what: Submitted,
     answer: oneshot::Sender<Answer>,
 }
 
-/// Where streams hand in their batches. Clones share one writer; it ends when the last clone is gone.
+enum Submitted {
+    Batch { host: Arc<Host>, signed: SignedBatch, opened: Box<OpenedBatch> },
+    Act { entry: CollectorEntry, last: bool },
+}
+
+/// Where streams hand in their batches. Clones share one writer; it ends behind the last act.
 #[derive(Debug, Clone)]
 pub(crate) struct Ledger {
     sender: mpsc::Sender<Submission>,
@@ -112,10 +121,13 @@ impl Ledger {
         lookup: Reader,
         indexed: mpsc::Sender<Vec<Item>>,
         health: Arc<Health>,
+        tree: SyncSender<Message>,
     ) -> (Self, JoinHandle<Result<(), LedgerError>>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let durable_end = Arc::new(AtomicU64::new(log.durable_end().0));
-        let writer = Writer { log, known, lookup, indexed, health, durable_end: durable_end.clone() };
+        let leaves = Vec::new();
+        let writer =
+            Writer { log, known, lookup, indexed, health, durable_end: durable_end.clone(), tree, leaves };
         let writing = tokio::task::spawn_blocking(move || writer.run(receiver));
         (Self { sender, durable_end }, writing)
     }
@@ -129,8 +141,19 @@ impl Ledger {
     ) -> oneshot::Receiver<Answer> {
         let (answer, receiver) = oneshot::channel();
         // When the writer is gone the sender of the answer is dropped, which the receiver sees.
-        let _ = self.sender.send(Submission { host, signed, opened, answer }).await;
+        let what = Submitted::Batch { host, signed, opened: Box::new(opened) };
+        let _ = self.sender.send(Submission { what, answer }).await;
         receiver
+    }
+
+    /// Hands in what the collector did or noticed. After the last one the writer ends.
+    pub(crate) async fn submit_act(
+        &self,
+        entry: CollectorEntry,
+        answer: oneshot::Sender<Answer>,
+        last: bool,
+    ) {
+        let _ = self.sender.send(Submission { what: Submitted::Act { entry, last }, answer }).await;
     }
 
     /// Every record before this one is on disk.

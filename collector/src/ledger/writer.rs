@@ -3,19 +3,20 @@
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
+    mpsc::SyncSender,
 };
 
 use buildtrail_evidence::{
     batch::OpenedBatch,
     chain::{Accepted, Chain, ChainError},
-    log::{HostRecord, LogEntry},
-    records::{RecordLog, RecordsError},
+    log::{HostRecord, LogEntry, leaf_bytes},
+    records::{RecordIndex, RecordLog, RecordsError},
 };
-use buildtrail_proto::v1::SignedBatch;
+use buildtrail_proto::v1::{CollectorEntry, SignedBatch};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Answer, Item, ItemEntry, Kept, KnownHost, KnownHosts, LedgerError, Submission};
-use crate::{health::Health, peer::Host, store::Reader};
+use super::{Answer, Item, ItemEntry, Kept, KnownHost, KnownHosts, LedgerError, Submission, Submitted};
+use crate::{health::Health, peer::Host, store::Reader, tree::Message};
 
 /// Most batches, and about the most bytes, in one group.
 const GROUP_BATCHES: usize = 256;
@@ -28,15 +29,29 @@ pub(super) struct Writer {
     pub(super) indexed: mpsc::Sender<Vec<Item>>,
     pub(super) health: Arc<Health>,
     pub(super) durable_end: Arc<AtomicU64>,
+    pub(super) tree: SyncSender<Message>,
+    /// Of records that are appended and not synced.
+    pub(super) leaves: Vec<Vec<u8>>,
 }
 
 impl Writer {
-    pub(super) fn run(mut self, mut receiver: mpsc::Receiver<Submission>) -> Result<(), LedgerError> {
+    pub(super) fn run(mut self, receiver: mpsc::Receiver<Submission>) -> Result<(), LedgerError> {
+        let outcome = self.write(receiver);
+        // A keeper that is gone has nothing left to sign.
+        let _ = self.tree.send(Message::Last);
+        outcome
+    }
+
+    fn write(&mut self, mut receiver: mpsc::Receiver<Submission>) -> Result<(), LedgerError> {
         while let Some(first) = receiver.blocking_recv() {
             let group = take_group(first, &mut receiver);
+            let last = group.iter().any(Submission::is_last);
             let items = self.commit(group)?;
             if !items.is_empty() && self.indexed.blocking_send(items).is_err() {
                 // The index is gone, so the collector is stopping; the log has everything.
+                return Ok(());
+            }
+            if last {
                 return Ok(());
             }
         }
@@ -47,14 +62,21 @@ impl Writer {
     fn commit(&mut self, group: Vec<Submission>) -> Result<Vec<Item>, LedgerError> {
         let mut items = Vec::new();
         let mut answers = Vec::with_capacity(group.len());
-        for submission in group {
-            let Submission { host, signed, opened, answer } = submission;
-            let events = opened.events.len() as u64;
-            let kept = self.store(&host, signed, opened, &mut items);
+        for Submission { what, answer } in group {
+            let (events, kept) = match what {
+                Submitted::Batch { host, signed, opened } => {
+                    let events = opened.events.len() as u64;
+                    (Some(events), self.store(&host, signed, *opened, &mut items))
+                }
+                Submitted::Act { entry, .. } => (None, self.note(entry, &mut items)),
+            };
             answers.push((answer, events, kept));
         }
         match self.log.sync() {
-            Ok(end) => self.durable_end.store(end.0, Ordering::Release),
+            Ok(end) => {
+                self.durable_end.store(end.0, Ordering::Release);
+                self.pass_on_leaves();
+            }
             Err(error) => {
                 let failed = LedgerError::Disk(error.to_string());
                 for (answer, ..) in answers {
@@ -64,10 +86,27 @@ impl Writer {
             }
         }
         for (answer, events, kept) in answers {
-            self.count(events, &kept);
+            if let Some(events) = events {
+                self.count(events, &kept);
+            }
             send(answer, kept);
         }
         Ok(items)
+    }
+
+    fn pass_on_leaves(&mut self) {
+        let leaves = std::mem::take(&mut self.leaves);
+        if !leaves.is_empty() && self.tree.send(Message::Leaves(leaves)).is_err() {
+            tracing::error!("the tree is not kept any more; the next start goes on from the log");
+        }
+    }
+
+    fn note(&mut self, entry: CollectorEntry, items: &mut Vec<Item>) -> Answer {
+        let record = self.append(&LogEntry::Collector(entry.clone())).inspect_err(|error| {
+            tracing::error!(kind = entry.kind(), %error, "an entry could not be written to the log");
+        })?;
+        items.push(Item { record, entry: ItemEntry::Collector(entry) });
+        Ok(Kept::Stored)
     }
 
     fn store(
@@ -89,7 +128,7 @@ impl Writer {
             self.check(&chain, host, &opened)?;
             self.introduce(host, chain, items)?;
         }
-        let record = self.log.append(&LogEntry::Batch(signed).encode()).map_err(disk)?;
+        let record = self.append(&LogEntry::Batch(signed))?;
         if let Some(known) = self.known.hosts.get_mut(&host.id) {
             known.chain.advance(&opened);
         }
@@ -110,6 +149,15 @@ impl Writer {
         }
     }
 
+    /// Appends a record, and its leaf to those that the tree gets after the sync.
+    fn append(&mut self, entry: &LogEntry) -> Result<RecordIndex, LedgerError> {
+        let record = entry.encode();
+        let leaf = leaf_bytes(&record).map_err(|error| LedgerError::NoLeaf(error.to_string()))?;
+        let index = self.log.append(&record).map_err(disk)?;
+        self.leaves.push(leaf);
+        Ok(index)
+    }
+
     fn new_chain(&self) -> Chain {
         let mut chain = Chain::default();
         if self.known.damaged {
@@ -126,7 +174,7 @@ impl Writer {
             public_key: host.key.as_bytes().to_vec(),
             certificate: host.certificate.clone(),
         };
-        let record = self.log.append(&LogEntry::Host(introduction.clone()).encode()).map_err(disk)?;
+        let record = self.append(&LogEntry::Host(introduction.clone()))?;
         items.push(Item { record, entry: ItemEntry::Host(introduction) });
         self.known.hosts.insert(host.id.clone(), KnownHost { key: host.key, chain });
         tracing::info!(host = %host.id, name = host.name, "first batch of a new host");
@@ -155,12 +203,27 @@ fn send(answer: oneshot::Sender<Answer>, kept: Answer) {
     let _ = answer.send(kept);
 }
 
+impl Submission {
+    fn bytes(&self) -> usize {
+        match &self.what {
+            Submitted::Batch { signed, .. } => signed.body.len(),
+            Submitted::Act { .. } => 0,
+        }
+    }
+
+    fn is_last(&self) -> bool {
+        matches!(self.what, Submitted::Act { last: true, .. })
+    }
+}
+
 fn take_group(first: Submission, receiver: &mut mpsc::Receiver<Submission>) -> Vec<Submission> {
-    let mut bytes = first.signed.body.len();
+    let mut bytes = first.bytes();
+    let mut last = first.is_last();
     let mut group = vec![first];
-    while group.len() < GROUP_BATCHES && bytes < GROUP_BYTES {
+    while group.len() < GROUP_BATCHES && bytes < GROUP_BYTES && !last {
         let Ok(next) = receiver.try_recv() else { break };
-        bytes += next.signed.body.len();
+        bytes += next.bytes();
+        last = next.is_last();
         group.push(next);
     }
     group

@@ -1,27 +1,37 @@
 //! Query: what readers may ask.
 //!
-//! In: the five calls of `query.proto`. Out: bounded answers from the index, live events, a verdict on the log.
+//! In: the calls of `query.proto`. Out: bounded answers from the index, live events, a verdict on the log.
 //! Must never slow down ingest: questions have their own connections, time and places, and a slow tail is cut off.
 
+mod acts;
 mod filter;
+mod proofs;
 mod tail;
+mod words;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use buildtrail_evidence::verify;
+use buildtrail_evidence::{
+    tlog::{note::NoteKey, tiles::Tiles},
+    verify,
+};
 use buildtrail_proto::v1::{
-    AuditEvent, GetJobRequest, GetJobResponse, ListEventsRequest, ListEventsResponse, ListJobsRequest,
-    ListJobsResponse, TailRequest, VerifyRequest, VerifyResponse, query_server::Query,
+    AuditEvent, GetCheckpointRequest, GetCheckpointResponse, GetJobRequest, GetJobResponse, ListActsRequest,
+    ListActsResponse, ListEventsRequest, ListEventsResponse, ListJobsRequest, ListJobsResponse,
+    ProveConsistencyRequest, ProveConsistencyResponse, ProveEventRequest, ProveEventResponse,
+    ProveRecordRequest, ProveRecordResponse, TailRequest, VerifyRequest, VerifyResponse, query_server::Query,
 };
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    acts::Questions,
     health::{Health, Refusal},
     ledger::Ledger,
     peer,
     store::{Bounds, LiveEvents, Order, Reader, Selection, StoreError},
+    tree::Published,
 };
 
 const DEFAULT_JOBS: usize = 50;
@@ -44,6 +54,16 @@ pub(crate) struct Service {
     pub(crate) verifying: Mutex<()>,
     pub(crate) health: Arc<Health>,
     pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) questions: Arc<Questions>,
+    pub(crate) tree: Tree,
+}
+
+/// What the proofs are made of.
+#[derive(Clone)]
+pub(crate) struct Tree {
+    pub(crate) published: Published,
+    pub(crate) tiles: Tiles,
+    pub(crate) log_key: NoteKey,
 }
 
 #[tonic::async_trait]
@@ -54,8 +74,10 @@ impl Query for Service {
         &self,
         request: Request<ListJobsRequest>,
     ) -> Result<Response<ListJobsResponse>, Status> {
-        peer::ensure_reader(&request, &self.health)?;
-        let ListJobsRequest { limit, repository, since, until } = request.into_inner();
+        let reader = peer::ensure_reader(&request, &self.health)?;
+        let request = request.into_inner();
+        self.questions.asked(&reader, "ListJobs", &words::jobs(&request));
+        let ListJobsRequest { limit, repository, since, until } = request;
         let limit = bounded(limit, DEFAULT_JOBS, MAX_JOBS);
         let (since, until) = filter::span(since.as_ref(), until.as_ref());
         let jobs = self
@@ -69,10 +91,11 @@ impl Query for Service {
         &self,
         request: Request<ListEventsRequest>,
     ) -> Result<Response<ListEventsResponse>, Status> {
-        peer::ensure_reader(&request, &self.health)?;
+        let reader = peer::ensure_reader(&request, &self.health)?;
         let ListEventsRequest { filter, limit } = request.into_inner();
         let filter = filter.unwrap_or_default();
         filter::check(&filter)?;
+        self.questions.asked(&reader, "ListEvents", &words::filter(&filter));
         let bounds = Bounds { events: bounded(limit, DEFAULT_EVENTS, MAX_EVENTS), bytes: MAX_ANSWER_BYTES };
         let (mut events, more) = self
             .reader
@@ -93,6 +116,7 @@ impl Query for Service {
         };
         let filter = request.into_inner().filter.unwrap_or_default();
         filter::check(&filter)?;
+        self.questions.asked(&reader, "Tail", &words::filter(&filter));
         // Before the look at the index, so that nothing falls in between.
         let events = self.live.subscribe();
         let wanted = filter.clone();
@@ -109,8 +133,9 @@ impl Query for Service {
     }
 
     async fn get_job(&self, request: Request<GetJobRequest>) -> Result<Response<GetJobResponse>, Status> {
-        peer::ensure_reader(&request, &self.health)?;
+        let reader = peer::ensure_reader(&request, &self.health)?;
         let prefix = request.into_inner().job_id;
+        self.questions.asked(&reader, "GetJob", &words::job(&prefix));
         let bounds = Bounds { events: MAX_EVENTS, bytes: MAX_ANSWER_BYTES };
         let answer = self
             .reader
@@ -133,7 +158,8 @@ impl Query for Service {
     }
 
     async fn verify(&self, request: Request<VerifyRequest>) -> Result<Response<VerifyResponse>, Status> {
-        peer::ensure_reader(&request, &self.health)?;
+        let reader = peer::ensure_reader(&request, &self.health)?;
+        self.questions.asked(&reader, "Verify", "");
         let _one_at_a_time = self.verifying.lock().await;
         let (directory, end) = (self.log_directory.clone(), self.ledger.durable_end());
         let verified = tokio::task::spawn_blocking(move || verify::verify_up_to(&directory, end)).await;
@@ -141,6 +167,53 @@ impl Query for Service {
             .map_err(|_| Status::internal("verifying failed; see the collector's own log"))?
             .map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(report.to_response()))
+    }
+
+    async fn list_acts(
+        &self,
+        request: Request<ListActsRequest>,
+    ) -> Result<Response<ListActsResponse>, Status> {
+        let reader = peer::ensure_reader(&request, &self.health)?;
+        acts::list(self, &reader, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_checkpoint(
+        &self,
+        request: Request<GetCheckpointRequest>,
+    ) -> Result<Response<GetCheckpointResponse>, Status> {
+        let reader = peer::ensure_reader(&request, &self.health)?;
+        self.questions.asked(&reader, "GetCheckpoint", "");
+        Ok(Response::new(self.tree.checkpoint()))
+    }
+
+    async fn prove_record(
+        &self,
+        request: Request<ProveRecordRequest>,
+    ) -> Result<Response<ProveRecordResponse>, Status> {
+        let reader = peer::ensure_reader(&request, &self.health)?;
+        let record = request.into_inner().record;
+        self.questions.asked(&reader, "ProveRecord", &format!("record {record}"));
+        proofs::record(self, record).await.map(Response::new)
+    }
+
+    async fn prove_consistency(
+        &self,
+        request: Request<ProveConsistencyRequest>,
+    ) -> Result<Response<ProveConsistencyResponse>, Status> {
+        let reader = peer::ensure_reader(&request, &self.health)?;
+        let ProveConsistencyRequest { old_size, new_size } = request.into_inner();
+        self.questions.asked(&reader, "ProveConsistency", &format!("sizes {old_size} and {new_size}"));
+        proofs::consistency(self, old_size, new_size).await.map(Response::new)
+    }
+
+    async fn prove_event(
+        &self,
+        request: Request<ProveEventRequest>,
+    ) -> Result<Response<ProveEventResponse>, Status> {
+        let reader = peer::ensure_reader(&request, &self.health)?;
+        let asked = request.into_inner();
+        self.questions.asked(&reader, "ProveEvent", &words::event(&asked));
+        proofs::event(self, asked).await.map(Response::new)
     }
 }
 

@@ -50,12 +50,18 @@ pub(super) fn batch(
         tracing::error!(%record, host = header.host_id, number = header.number, "not indexed: it does not follow");
         return Ok(());
     };
-    index.prepare_cached("INSERT OR IGNORE INTO batches VALUES (?1, ?2, ?3)")?.execute(params![
-        host,
-        header.number.cast_signed(),
-        batch.digest.as_bytes()
-    ])?;
     let boot = boot(index, host, &header.boot_id)?;
+    index.prepare_cached("INSERT OR IGNORE INTO batches VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(
+        params![
+            host,
+            header.number.cast_signed(),
+            batch.digest.as_bytes(),
+            record.0.cast_signed(),
+            boot,
+            header.first_sequence.cast_signed(),
+            header.last_sequence.cast_signed()
+        ],
+    )?;
     let mut jobs: HashMap<&str, JobSpan<'_>> = HashMap::new();
     for event in &batch.events {
         if let Some(job) = &event.job {

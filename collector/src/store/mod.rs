@@ -28,7 +28,7 @@ use buildtrail_evidence::{
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
 pub(crate) use indexer::{LiveEvents, run as run_indexer};
-pub(crate) use reader::{Asked, Bounds, JobRow, Order, Reader, Resolved, Selection};
+pub(crate) use reader::{ActSelection, Asked, Bounds, JobRow, Order, Reader, Resolved, Selection};
 
 use crate::ledger::{Item, ItemEntry, KnownHost, KnownHosts};
 

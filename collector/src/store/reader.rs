@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use buildtrail_evidence::{digest::Digest, id::HostId};
+use buildtrail_evidence::{digest::Digest, id::HostId, records::RecordIndex};
 use buildtrail_proto::{
     timestamp_from_unix_nanos,
-    v1::{AuditEvent, Job, JobSummary, Step, StepSummary},
+    v1::{AuditEvent, CollectorEntry, Job, JobSummary, RecordedAct, Step, StepSummary},
 };
 use prost::Message as _;
 use rusqlite::{
@@ -305,6 +305,82 @@ impl Asked {
             events.push(AuditEvent::decode(&event[..]).map_err(|_| StoreError::Damaged("an event"))?);
         }
         Ok((events, false))
+    }
+}
+
+/// Which acts; empty fields match everything.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ActSelection {
+    pub(crate) kinds: Vec<String>,
+    pub(crate) host_id: String,
+    pub(crate) since: i64,
+    pub(crate) until: i64,
+}
+
+impl Asked {
+    /// The newest acts of the selection, newest first, and whether there are more.
+    pub(crate) fn acts(
+        &self,
+        selection: &ActSelection,
+        bounds: Bounds,
+    ) -> Result<(Vec<RecordedAct>, bool), StoreError> {
+        let mut all = Selection::default();
+        all.since(selection.since);
+        all.until(selection.until);
+        if !selection.kinds.is_empty() {
+            all.kinds(&selection.kinds);
+        }
+        if !selection.host_id.is_empty() {
+            all.add("host_id = ?", [selection.host_id.clone().into()]);
+        }
+        let sql = format!(
+            "SELECT record, kind, entry FROM acts WHERE {} ORDER BY time DESC, record DESC",
+            all.conditions.join(" AND ")
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut rows = statement.query(params_from_iter(&all.values))?;
+        let (mut acts, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            let entry: Vec<u8> = row.get(2)?;
+            bytes += entry.len();
+            if acts.len() == bounds.events || bytes > bounds.bytes {
+                return Ok((acts, true));
+            }
+            let entry = CollectorEntry::decode(&entry[..]).map_err(|_| StoreError::Damaged("an act"))?;
+            let record = row.get::<_, i64>(0)?.cast_unsigned();
+            acts.push(RecordedAct { record, kind: row.get(1)?, entry: Some(entry) });
+        }
+        Ok((acts, false))
+    }
+
+    /// The public key of a host, if it is known.
+    pub(crate) fn host_key(&self, host_id: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT public_key FROM hosts WHERE host_id = ?1")?;
+        Ok(statement.query_row([host_id], |row| row.get(0)).optional()?)
+    }
+
+    /// The record of the batch that holds this event, if it is indexed.
+    pub(crate) fn record_of_event(
+        &self,
+        host_id: &str,
+        boot_id: &str,
+        sequence: u64,
+    ) -> Result<Option<RecordIndex>, StoreError> {
+        let found: Option<(i64, i64)> = self
+            .connection
+            .prepare_cached(
+                "SELECT record, last_sequence FROM batches WHERE boot = (
+                     SELECT boots.id FROM boots JOIN hosts ON hosts.id = boots.host
+                     WHERE hosts.host_id = ?1 AND boots.boot_id = ?2
+                 ) AND first_sequence <= ?3 ORDER BY first_sequence DESC LIMIT 1",
+            )?
+            .query_row(params![host_id, boot_id, sequence.cast_signed()], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .optional()?;
+        let holds = |(_, last): &(i64, i64)| last.cast_unsigned() >= sequence;
+        Ok(found.filter(holds).map(|(record, _)| RecordIndex(record.cast_unsigned())))
     }
 }
 

@@ -28,8 +28,14 @@ CREATE TABLE batches (
     host INTEGER NOT NULL,
     number INTEGER NOT NULL,
     digest BLOB NOT NULL,
+    record INTEGER NOT NULL,
+    boot INTEGER NOT NULL,
+    first_sequence INTEGER NOT NULL,
+    last_sequence INTEGER NOT NULL,
     PRIMARY KEY (host, number)
 ) WITHOUT ROWID;
+CREATE INDEX batches_by_sequence ON batches (boot, first_sequence);
+CREATE INDEX batches_by_record ON batches (record);
 
 CREATE TABLE boots (
     id INTEGER PRIMARY KEY,

@@ -4,6 +4,9 @@
 //! Must never encode an event twice (the bytes are what is hashed) nor decode more than its bounds allow.
 
 mod body;
+mod path;
+
+pub use path::{EventPath, check_event_path, event_path};
 
 use std::collections::BTreeMap;
 

@@ -217,6 +217,20 @@ impl RecordLog {
         if self.active_bytes() > 0 { self.begin_segment() } else { Ok(()) }
     }
 
+    /// Goes on at `index`, beyond the end: records in between are lost for good, and reported as missing whenever they
+    /// would be read. Does nothing when that many records are there.
+    ///
+    /// # Errors
+    /// As [`RecordLog::rotate`].
+    pub fn skip_to(&mut self, index: RecordIndex) -> Result<(), RecordsError> {
+        self.sync()?;
+        if index > self.end {
+            self.end = index;
+            self.begin_segment()?;
+        }
+        Ok(())
+    }
+
     /// Deletes the segments that hold only records before `index`; the one being written always stays. Returns the
     /// bytes freed.
     ///

@@ -116,6 +116,16 @@ fn every_inclusion_and_consistency_proof_of_a_tree_holds_and_no_other() {
             let (path, old_root) = tiles.consistency(&head, old).unwrap();
             assert_eq!(old_root, *root);
             check_consistency(old, *root, &path, &head).unwrap();
+            let (path, _, middle) = tiles.consistency_between(&head, old / 2, old).unwrap();
+            check_consistency(
+                old / 2,
+                roots[usize::try_from(old / 2).unwrap()],
+                &path,
+                &checkpoint(old, middle),
+            )
+            .unwrap();
+            assert_eq!(middle, *root);
+            let (path, _) = tiles.consistency(&head, old).unwrap();
             let forked = check_consistency(old, Digest::of(b"fork"), &path, &head);
             assert_eq!(forked, Err(ProofError::Wrong));
         }

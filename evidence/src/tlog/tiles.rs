@@ -118,6 +118,33 @@ impl Tiles {
         }
     }
 
+    /// The proof that the tree of `old_size` leaves is the beginning of that of `new_size`, both of which `tree` begins
+    /// with; and the two roots, old and new.
+    ///
+    /// # Errors
+    /// See [`TreeError`].
+    pub fn consistency_between(
+        &self,
+        tree: &Checkpoint,
+        old_size: u64,
+        new_size: u64,
+    ) -> Result<(Vec<Digest>, Digest, Digest), TreeError> {
+        if old_size > new_size {
+            return Err(TreeError::Beyond { size: new_size, asked: old_size });
+        }
+        let (_, old_root) = self.consistency(tree, old_size)?;
+        let (_, new_root) = self.consistency(tree, new_size)?;
+        if old_size == 0 {
+            return Ok((Vec::new(), old_root, new_root));
+        }
+        let path = self.ask(tree.size, |hashes| tlog_tiles::prove_tree(new_size, old_size, hashes))?;
+        let new = Checkpoint { origin: String::new(), size: new_size, root: new_root };
+        match check_consistency(old_size, old_root, &path, &new) {
+            Ok(()) => Ok((path, old_root, new_root)),
+            Err(_) => Err(self.altered()),
+        }
+    }
+
     pub(super) fn altered(&self) -> TreeError {
         TreeError::Altered(self.directory.clone())
     }
