@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use buildtrail_proto::{EVENT_KINDS, Timestamp, v1::EventFilter};
+use buildtrail_proto::{ACT_KINDS, EVENT_KINDS, Timestamp, v1::EventFilter};
 use clap::{Args, Parser, Subcommand};
 
 use crate::time;
@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Events(Events),
     /// Follow events as they are stored
     Tail(Which),
+    /// List what the collector itself did and noticed, oldest first
+    Acts(Acts),
     /// Show one job: who it is, its steps, and what it did
     Show {
         /// The job's id, or the beginning of it
@@ -108,6 +110,21 @@ pub(crate) struct Events {
     #[command(flatten)]
     pub(crate) period: Period,
     /// Most events to list (the newest that match), 1 to 10000
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Acts {
+    /// Only this kind (host.dark, reader.asked, …); may be given several times
+    #[arg(long = "kind", value_name = "KIND", value_parser = act_kind)]
+    pub(crate) kinds: Vec<String>,
+    /// Only about this host (host id)
+    #[arg(long, value_name = "ID")]
+    pub(crate) host: Option<String>,
+    #[command(flatten)]
+    pub(crate) period: Period,
+    /// Most acts to list (the newest that match), 1 to 10000
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) limit: u32,
 }
@@ -158,14 +175,22 @@ impl Which {
 }
 
 fn kind(text: &str) -> Result<String, String> {
-    if EVENT_KINDS.contains(&text) {
+    one_of(&EVENT_KINDS, text)
+}
+
+fn act_kind(text: &str) -> Result<String, String> {
+    one_of(&ACT_KINDS, text)
+}
+
+fn one_of(kinds: &[&str], text: &str) -> Result<String, String> {
+    if kinds.contains(&text) {
         return Ok(text.to_owned());
     }
     let likeness = |kind: &&str| strsim::jaro_winkler(text, kind);
-    let nearest = EVENT_KINDS.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
+    let nearest = kinds.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
     let hint = nearest.filter(|kind| likeness(kind) >= ALIKE);
     let hint = hint.map(|kind| format!("did you mean {kind}? ")).unwrap_or_default();
-    Err(format!("{hint}valid kinds: {}", EVENT_KINDS.join(", ")))
+    Err(format!("{hint}valid kinds: {}", kinds.join(", ")))
 }
 
 fn job_id(text: &str) -> Result<String, String> {

@@ -15,10 +15,14 @@ use std::{
 use buildtrail_proto::{
     Timestamp,
     v1::{
-        Assurance, AuditEvent, EventFilter, GetJobRequest, GetJobResponse, HostVerification, Job, JobSummary,
-        ListEventsRequest, ListEventsResponse, ListJobsRequest, ListJobsResponse, Loss, Operation, Process,
-        SecretAccess, Step, StepSummary, TailRequest, VerifyRequest, VerifyResponse,
+        Assurance, AuditEvent, CollectorEntry, EventFilter, GetCheckpointRequest, GetCheckpointResponse,
+        GetJobRequest, GetJobResponse, HostDark, HostVerification, Job, JobSummary, ListActsRequest,
+        ListActsResponse, ListEventsRequest, ListEventsResponse, ListJobsRequest, ListJobsResponse, Loss,
+        Operation, Process, ProveConsistencyRequest, ProveConsistencyResponse, ProveEventRequest,
+        ProveEventResponse, ProveRecordRequest, ProveRecordResponse, RecordedAct, SecretAccess, Step,
+        StepSummary, TailRequest, VerifyRequest, VerifyResponse,
         audit_event::Body,
+        collector_entry::Act,
         query_server::{Query, QueryServer},
     },
 };
@@ -138,6 +142,46 @@ impl Query for Canned {
             HostVerification { complete: !self.incomplete, lost: self.lost, statement, ..Default::default() };
         let problems = self.problems.clone();
         Ok(Response::new(VerifyResponse { hosts: vec![host], problems, batches: 7, events: 1234 }))
+    }
+
+    async fn list_acts(
+        &self,
+        request: Request<ListActsRequest>,
+    ) -> Result<Response<ListActsResponse>, Status> {
+        let dark = HostDark { name: "runner\u{1b}7".into(), silent_seconds: 200, ..HostDark::default() };
+        let entry = CollectorEntry { time: Some(at(4)), act: Some(Act::HostDark(dark)) };
+        let act = RecordedAct { record: 17, kind: entry.kind().into(), entry: Some(entry) };
+        let wanted = request.into_inner().kinds;
+        let acts = if wanted.is_empty() || wanted.contains(&act.kind) { vec![act] } else { Vec::new() };
+        Ok(Response::new(ListActsResponse { acts, more: false }))
+    }
+
+    async fn get_checkpoint(
+        &self,
+        _: Request<GetCheckpointRequest>,
+    ) -> Result<Response<GetCheckpointResponse>, Status> {
+        Err(Status::unimplemented("canned"))
+    }
+
+    async fn prove_record(
+        &self,
+        _: Request<ProveRecordRequest>,
+    ) -> Result<Response<ProveRecordResponse>, Status> {
+        Err(Status::unimplemented("canned"))
+    }
+
+    async fn prove_consistency(
+        &self,
+        _: Request<ProveConsistencyRequest>,
+    ) -> Result<Response<ProveConsistencyResponse>, Status> {
+        Err(Status::unimplemented("canned"))
+    }
+
+    async fn prove_event(
+        &self,
+        _: Request<ProveEventRequest>,
+    ) -> Result<Response<ProveEventResponse>, Status> {
+        Err(Status::unimplemented("canned"))
     }
 }
 
@@ -346,4 +390,17 @@ fn a_reader_that_goes_away_is_no_error() {
     let output = thread::spawn(move || child.wait_with_output().unwrap()).join().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(!stderr(&output).contains("panicked"));
+}
+
+#[test]
+fn acts_are_listed_for_people_and_for_programs() {
+    let scene = Scene::new(Canned::default());
+    let table = scene.text(&["acts"]);
+    assert!(table.contains("host.dark") && table.contains("silent for 200 s"), "{table}");
+    let json: serde_json::Value = serde_json::from_str(&scene.text(&["acts", "--json"])).unwrap();
+    assert_eq!(json["record"], "17");
+    assert_eq!(json["entry"]["host_dark"]["silent_seconds"], "200");
+    assert_eq!(scene.text(&["acts", "--kind", "chain.fork"]), "No acts.\n");
+    let refused = scene.run(&["acts", "--kind", "host.drak"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("did you mean host.dark?"));
 }

@@ -1,5 +1,6 @@
 //! One module per command: ask, then print for people or as JSON.
 
+mod acts;
 mod events;
 mod jobs;
 mod show;
@@ -29,6 +30,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Jobs(jobs) => jobs::run(&mut context, jobs).await?,
         Command::Events(events) => events::list(&mut context, events).await?,
         Command::Tail(which) => events::tail(&mut context, which).await?,
+        Command::Acts(acts) => acts::run(&mut context, acts).await?,
         Command::Show { job } => show::run(&mut context, job).await?,
         Command::Verify { log: Some(directory) } => verify::offline(&mut context, &directory)?,
         Command::Verify { log: None } => verify::online(&mut context).await?,
