@@ -1,7 +1,7 @@
 //! The `buildtrail-agent` program: arguments, exit codes, logging. Everything else is in the library.
 
 use std::{
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -9,6 +9,8 @@ use std::{
 use buildtrail_agent::{
     check,
     config::Config,
+    enrol::{Enrolment, IdentityStore},
+    link::CaPin,
     run::{self, Destination, RunError},
     sensor::{SensorError, privilege, tracefs},
 };
@@ -42,6 +44,30 @@ enum Command {
         #[arg(long)]
         ready_file: Option<PathBuf>,
     },
+    /// Get this host's certificate from the collector, with a join token
+    ///
+    /// Makes the host's key, which never leaves this machine, and keeps key and certificate in identity.pem in the state
+    /// directory. A host that has a key keeps it, and its host id.
+    Enrol {
+        /// Settings file [default: /etc/buildtrail-agent/agent.toml, if it exists]
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// The collector, https://HOST:PORT [default: those of the settings]
+        #[arg(long, value_name = "URL")]
+        collector: Option<String>,
+        /// File that holds the token of `buildtrail enrol create`
+        #[arg(long, value_name = "FILE")]
+        token_file: PathBuf,
+        /// SHA-256 of the authority's public key, as `buildtrail-collector ca pin` prints it
+        #[arg(long, value_name = "SHA256")]
+        ca_pin: CaPin,
+        /// What people call this host [default: its host name]
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Make a new key and become another host, as after cloning or revocation
+        #[arg(long)]
+        new_identity: bool,
+    },
     /// Show which hooks load on this host, at which tier, and what is not covered
     Check {
         /// Settings file [default: /etc/buildtrail-agent/agent.toml, if it exists]
@@ -73,6 +99,13 @@ fn main() -> ExitCode {
             let destination = if output.is_some() { Destination::Json } else { Destination::Collector };
             start(config, destination, ready_file)
         }),
+        Command::Enrol { config, collector, token_file, ca_pin, name, new_identity } => {
+            with_config(config.as_deref(), |mut config| {
+                config.collector.addresses = collector.map_or(config.collector.addresses, |url| vec![url]);
+                config.enrol.name = name.or(config.enrol.name);
+                enrol(&config, &Enrolment { token_file, ca_pin, new_identity })
+            })
+        }
         Command::Check { config } => with_config(config.as_deref(), |config| {
             let sensor = permitted().and_then(|()| run::start_sensor(&config))?;
             let printed = check::print(&sensor.coverage, &mut io::stdout().lock());
@@ -106,6 +139,16 @@ fn with_config(path: Option<&Path>, then: impl FnOnce(Config) -> Result<(), RunE
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+fn enrol(config: &Config, enrolment: &Enrolment) -> Result<(), RunError> {
+    let refused = |what| move |source| RunError::System { what, source };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(refused("cannot start the runtime"))?;
+    let id = runtime.block_on(enrolment.run(config))?;
+    let kept = IdentityStore::new(&config.host.state_directory).path();
+    writeln!(io::stdout(), "enrolled as host {id}; its identity is in {}", kept.display())
+        .map_err(refused("cannot write to standard output"))
 }
 
 fn start(config: Config, destination: Destination, ready_file: Option<PathBuf>) -> Result<(), RunError> {

@@ -15,7 +15,7 @@ use std::{
 use buildtrail_agent_abi::{VariableName, variable_name};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
 };
 use tracing::{error, info};
@@ -25,13 +25,15 @@ use crate::{
     catalog::files,
     clock::BootTime,
     config::Config,
+    enrol::{Credentials, CredentialsError, EnrolError, identity},
     host::{self, HostError},
     job::{HostIdentity, IDENTITY_VARIABLES, RunnerPrograms},
+    link::LinkError,
     output::{JsonOutput, Output},
     pipeline::Pipeline,
     sensor::{Sensor, SensorError, loader::RingSizes},
     spool::{self, Spool, SpoolError},
-    uplink::{Credentials, CredentialsError, DEFAULT_SHUTDOWN, Uplink, UplinkError},
+    uplink::{Change, DEFAULT_SHUTDOWN, Uplink},
 };
 
 /// How long a disk that refuses is tried when the agent stops.
@@ -64,9 +66,12 @@ pub enum RunError {
     /// The spool.
     #[error(transparent)]
     Spool(#[from] SpoolError),
-    /// The uplink.
+    /// Enrolment.
     #[error(transparent)]
-    Uplink(#[from] UplinkError),
+    Enrol(#[from] EnrolError),
+    /// The way to the collector.
+    #[error(transparent)]
+    Link(#[from] LinkError),
     /// A system call failed.
     #[error("{what}: {source}")]
     System {
@@ -86,13 +91,13 @@ impl RunError {
             Self::Sensor(
                 SensorError::NoProcessHooks(_) | SensorError::NoBtf { .. } | SensorError::Load(_),
             ) => 4,
-            Self::Credentials(_) => 2,
+            Self::Credentials(_) | Self::Enrol(_) | Self::Link(_) => 2,
             _ => 1,
         }
     }
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT; begins anew when the host's identity changes.
 ///
 /// # Errors
 ///
@@ -100,32 +105,90 @@ impl RunError {
 pub async fn run(
     config: Config,
     destination: Destination,
-    ready_file: Option<PathBuf>,
+    mut ready_file: Option<PathBuf>,
 ) -> Result<(), RunError> {
-    let refused = |what| move |source| RunError::System { what, source };
-    let mut terminate = signal(SignalKind::terminate()).map_err(refused("cannot wait for SIGTERM"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(refused("cannot wait for SIGINT"))?;
+    let mut stop = Stop::new()?;
+    loop {
+        let credentials = match destination {
+            Destination::Json => None,
+            Destination::Collector => tokio::select! {
+                credentials = identity::obtain(&config) => Some(credentials?),
+                () = stop.requested() => return Ok(()),
+            },
+        };
+        if watch(&config, credentials, ready_file.take(), &mut stop).await? == Next::Stop {
+            info!("stopped");
+            return Ok(());
+        }
+        info!("this host has another identity; beginning anew with it");
+    }
+}
 
-    let delivery = Delivery::start(&config, destination)?;
-    let mut sensing = Sensing::start(&config, delivery.identity.clone(), delivery.output()?)?;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Stop,
+    Anew,
+}
+
+async fn watch(
+    config: &Config,
+    credentials: Option<Credentials>,
+    ready_file: Option<PathBuf>,
+    stop: &mut Stop,
+) -> Result<Next, RunError> {
+    let mut delivery = Delivery::start(config, credentials)?;
+    let mut sensing = Sensing::start(config, delivery.identity.clone(), delivery.output()?)?;
     if let Err(error) = sensing.started().await {
         delivery.stop().await;
         return Err(error);
     }
     info!("watching");
     if let Some(path) = ready_file {
-        announce(&path).map_err(refused("cannot write the ready file"))?;
+        let refused = |source| RunError::System { what: "cannot write the ready file", source };
+        announce(&path).map_err(refused)?;
     }
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = sensing.ended() => error!("the sensor stopped by itself"),
-    }
+    let next = loop {
+        tokio::select! {
+            () = stop.requested() => break Next::Stop,
+            () = sensing.ended() => {
+                error!("the sensor stopped by itself");
+                break Next::Stop;
+            }
+            change = delivery.change() => {
+                if identity::replaced(config, change).await {
+                    break Next::Anew;
+                }
+            }
+        }
+    };
     info!("stopping");
     sensing.stop().await;
     delivery.stop().await;
-    info!("stopped");
-    Ok(())
+    Ok(next)
+}
+
+/// SIGTERM and SIGINT.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Self, RunError> {
+        let refused = |what| move |source| RunError::System { what, source };
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(refused("cannot wait for SIGTERM"))?,
+            interrupt: signal(SignalKind::interrupt()).map_err(refused("cannot wait for SIGINT"))?,
+        })
+    }
+
+    /// Cancel safe.
+    async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Appears when every sensor is attached; written under another name first, so that it is never seen half.
@@ -142,13 +205,12 @@ struct Delivery {
 }
 
 impl Delivery {
-    fn start(config: &Config, destination: Destination) -> Result<Self, RunError> {
+    fn start(config: &Config, credentials: Option<Credentials>) -> Result<Self, RunError> {
         let boot_id = host::boot_id()?;
-        if destination == Destination::Json {
+        let Some(credentials) = credentials else {
             let identity = HostIdentity { host_id: host::id_without_certificate()?, boot_id };
             return Ok(Self { identity, spool: None });
-        }
-        let credentials = Credentials::load(&config.collector)?;
+        };
         let host_id = credentials.host_id().clone();
         let signer = spool::Identity {
             host_id: host_id.clone(),
@@ -157,8 +219,16 @@ impl Delivery {
             build: build::describe(config)?,
         };
         let spool = Spool::start(&config.host.state_directory, &config.spool, signer)?;
-        let uplink = Uplink::start(spool.outbox(), &config.collector, &credentials)?;
+        let uplink = Uplink::start(spool.outbox(), config, credentials, &boot_id)?;
         Ok(Self { identity: HostIdentity { host_id, boot_id }, spool: Some((spool, uplink)) })
+    }
+
+    /// Waits until the identity is of no use any more. Cancel safe.
+    async fn change(&mut self) -> Change {
+        match &mut self.spool {
+            Some((_, uplink)) => uplink.change().await,
+            None => std::future::pending().await,
+        }
     }
 
     fn output(&self) -> Result<Output, RunError> {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use buildtrail_proto::{ACT_KINDS, EVENT_KINDS, Timestamp, v1::EventFilter};
+use buildtrail_settings::Span;
 use clap::{Args, Parser, Subcommand};
 
 use crate::time;
@@ -28,7 +29,8 @@ Examples:
   buildtrail jobs --repository acme/widgets --since 1d
   buildtrail show 3f9a0c11d2e4
   buildtrail events --kind secret.access --since 2h --json
-  buildtrail verify --log /var/lib/buildtrail-collector/log";
+  buildtrail verify --log /var/lib/buildtrail-collector/log
+  buildtrail enrol create --ttl 1h --uses 20 --name 'runner-*'";
 
 /// Ask a Buildtrail collector what build jobs did, and verify its log.
 #[derive(Debug, Parser)]
@@ -88,6 +90,41 @@ pub(crate) enum Command {
         /// Check this log directory instead of asking the collector
         #[arg(long, value_name = "DIR")]
         log: Option<PathBuf>,
+    },
+    /// Decide which hosts there are: join tokens, the list of hosts, revocation
+    ///
+    /// Needs an administrator's certificate (`buildtrail-collector ca admin`).
+    #[command(subcommand)]
+    Enrol(Enrol),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Enrol {
+    /// Make a join token and print it, this once
+    Create {
+        /// How long it is good for: 1m to 30d
+        #[arg(long, value_name = "TIME", default_value = "1h")]
+        ttl: Span,
+        /// How many hosts may enrol with it, 1 to 10000
+        #[arg(long, value_name = "COUNT", default_value_t = 1)]
+        uses: u32,
+        /// Only for hosts whose names match (* and ? as in file names)
+        #[arg(long = "name", value_name = "PATTERN", default_value = "")]
+        pattern: String,
+    },
+    /// List join tokens, newest first
+    List,
+    /// Make a join token void
+    Cancel {
+        /// Its id; `buildtrail enrol list` shows it
+        token: String,
+    },
+    /// List hosts, their certificates and whether they are connected
+    Hosts,
+    /// End a host's identity at once: its streams are cut and its key gets no certificate any more
+    Revoke {
+        /// Host id, or a name that only one host has
+        host: String,
     },
 }
 

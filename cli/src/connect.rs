@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use buildtrail_proto::v1::query_client::QueryClient;
+use buildtrail_proto::v1::{administration_client::AdministrationClient, query_client::QueryClient};
 use tonic::{
     Code, Status,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
@@ -26,8 +26,19 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a silent connection (`tail`) is probed.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// Connects to the collector.
+/// Connects to the collector, to ask it.
 pub(crate) async fn connect(connection: &Connection) -> Result<QueryClient<Channel>> {
+    let channel = channel(connection).await?;
+    Ok(QueryClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+}
+
+/// Connects to the collector, to tell it which hosts there are.
+pub(crate) async fn administration(connection: &Connection) -> Result<AdministrationClient<Channel>> {
+    let channel = channel(connection).await?;
+    Ok(AdministrationClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+}
+
+async fn channel(connection: &Connection) -> Result<Channel> {
     let profile = Profile::find(connection);
     let url = match &connection.collector {
         Some(url) => url.clone(),
@@ -61,9 +72,7 @@ pub(crate) async fn connect(connection: &Connection) -> Result<QueryClient<Chann
         .tls_config(tls)
         .map_err(|error| anyhow!("the certificates cannot be used: {}", causes(&error)))?;
     let channel = endpoint.connect().await;
-    let channel =
-        channel.map_err(|error| anyhow!("cannot reach the collector at {url}: {}", causes(&error)))?;
-    Ok(QueryClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+    channel.map_err(|error| anyhow!("cannot reach the collector at {url}: {}", causes(&error)))
 }
 
 /// What a refusal means for the person who asked.

@@ -53,7 +53,7 @@ enum Command {
 enum Ca {
     /// Make a private authority and the collector's own certificate in DIR.
     ///
-    /// Writes ca.pem, ca-key.pem (keep it offline), cert.pem and key.pem; [tls] in the settings names ca.pem, cert.pem
+    /// Writes ca.pem, ca-key.pem (keep it offline, unless hosts shall enrol by themselves), cert.pem and key.pem; [tls] in the settings names ca.pem, cert.pem
     /// and key.pem. Never overwrites anything.
     Init {
         /// Directory to write to.
@@ -67,6 +67,14 @@ enum Ca {
     Host(Issue),
     /// Issue the certificate of a person or program that may ask the collector.
     Reader(Issue),
+    /// Issue the certificate of someone who may also make join tokens and revoke hosts.
+    Admin(Issue),
+    /// Print the authority's pin, which a new host is given to know the collector by (`--ca-pin`).
+    Pin {
+        /// Directory of the authority (see `ca init`).
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -102,6 +110,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
             ca::issue_reader(&dir, &name, &out)?;
             say(&format!("issued to {}: reader {name}", out.display()))
         }
+        Command::Ca(Ca::Admin(Issue { dir, name, out })) => {
+            ca::issue_admin(&dir, &name, &out)?;
+            say(&format!("issued to {}: administrator {name}", out.display()))
+        }
+        Command::Ca(Ca::Pin { dir }) => say(&ca::pin(&dir)?),
     }
 }
 

@@ -18,8 +18,18 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// Why something of a peer was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// No TLS, no certificate, or one of a foreign authority.
+    /// No TLS, no certificate where one is needed, or one of a foreign authority.
     Handshake,
+    /// A certificate that has expired.
+    Expired,
+    /// A certificate that was revoked.
+    Revoked,
+    /// A key that is in use on two machines.
+    Cloned,
+    /// A join token that is unknown, cancelled, expired, used up or for other hosts.
+    Token,
+    /// A connection on which nothing (useful) comes.
+    Stalled,
     /// Too many connections or tails.
     Busy,
     /// The certificate does not allow this call, host id or key.
@@ -38,8 +48,13 @@ pub enum Refusal {
     SlowReader,
 }
 
-const REFUSALS: [Refusal; 9] = [
+const REFUSALS: [Refusal; 14] = [
     Refusal::Handshake,
+    Refusal::Expired,
+    Refusal::Revoked,
+    Refusal::Cloned,
+    Refusal::Token,
+    Refusal::Stalled,
     Refusal::Busy,
     Refusal::Identity,
     Refusal::Oversized,

@@ -5,11 +5,12 @@
 //!
 //! The way of a batch: [`tls`] (who is it?) → [`ingest`] (is it whole, signed, theirs?) → [`ledger`] (does it follow?
 //! append, fsync, acknowledge) → [`store`] (index it) → [`query`] (answer, tail). The log is the truth; the index is
-//! derived from it and can be deleted at any time.
+//! derived from it and can be deleted at any time. [`enrol`] decides which hosts there are.
 //! Must never acknowledge what is not on disk, let one peer disturb another, or speak without TLS.
 
 pub mod ca;
 pub mod config;
+pub mod enrol;
 pub mod health;
 pub mod server;
 

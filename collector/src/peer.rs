@@ -1,9 +1,15 @@
 //! Who is at the other end: the role that a certificate gives.
 //!
 //! In: a certificate that TLS has verified. Out: a [`Peer`]. The role is a URI in the subject alternative names:
-//! `buildtrail://host/ID` or `buildtrail://reader/NAME`, exactly one. Must never derive rights from anything else.
+//! `buildtrail://host/ID`, `buildtrail://reader/NAME` or `buildtrail://admin/NAME`, exactly one. Must never derive rights
+//! from anything else, nor give any to a certificate that has expired.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use buildtrail_evidence::{
     id::{HostId, is_valid_id},
@@ -15,18 +21,27 @@ use x509_parser::{
     prelude::FromDer as _,
 };
 
-use crate::health::{Health, Refusal};
+use crate::{
+    enrol::{Reason, refuse},
+    health::{Health, Refusal},
+};
 
 /// Prefix of a host's role.
 pub(crate) const HOST_URI: &str = "buildtrail://host/";
 /// Prefix of a reader's role.
 pub(crate) const READER_URI: &str = "buildtrail://reader/";
+/// Prefix of an administrator's role.
+pub(crate) const ADMIN_URI: &str = "buildtrail://admin/";
 
 /// A verified peer.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Peer {
     Host(Arc<Host>),
     Reader(String),
+    /// May do what readers may, and decide which hosts there are.
+    Admin(String),
+    /// No certificate: may enrol, and nothing else.
+    Anonymous,
     /// A certificate of our authority that gives no role here; says why.
     Nobody(&'static str),
 }
@@ -39,8 +54,33 @@ pub(crate) struct Host {
     pub(crate) name: String,
     /// The certificate's key, which must also sign the host's batches.
     pub(crate) key: HostPublicKey,
+    /// When the certificate ends, in seconds since the epoch. It may be over: then the host may only renew it.
+    pub(crate) expires: i64,
     /// DER.
     pub(crate) certificate: Vec<u8>,
+}
+
+impl Host {
+    /// How long the certificate is still good; zero when it is over.
+    pub(crate) fn validity_left(&self) -> Duration {
+        let end = UNIX_EPOCH + Duration::from_secs(u64::try_from(self.expires).unwrap_or_default());
+        end.duration_since(SystemTime::now()).unwrap_or_default()
+    }
+
+    pub(crate) fn is_expired(&self) -> bool {
+        self.validity_left().is_zero()
+    }
+}
+
+impl Peer {
+    /// Whether this peer may use a connection for as long as it likes.
+    pub(crate) fn is_lasting(&self) -> bool {
+        match self {
+            Self::Host(host) => !host.is_expired(),
+            Self::Reader(_) | Self::Admin(_) => true,
+            Self::Anonymous | Self::Nobody(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for Peer {
@@ -48,6 +88,8 @@ impl fmt::Display for Peer {
         match self {
             Self::Host(host) => write!(f, "host {} ({})", host.name, host.id),
             Self::Reader(name) => write!(f, "reader {name}"),
+            Self::Admin(name) => write!(f, "administrator {name}"),
+            Self::Anonymous => f.write_str("peer without a certificate"),
             Self::Nobody(why) => write!(f, "peer without a role ({why})"),
         }
     }
@@ -82,13 +124,13 @@ fn role(certificate: &X509Certificate<'_>, der: &[u8]) -> Result<Peer, &'static 
             name: common_name(certificate).unwrap_or_else(|| id.to_string()),
             id,
             key: ed25519_key(certificate)?,
+            expires: certificate.validity().not_after.timestamp(),
             certificate: der.to_vec(),
         })));
     }
-    match uri.strip_prefix(READER_URI) {
-        Some(name) if is_valid_id(name) => Ok(Peer::Reader(name.to_owned())),
-        _ => Err("its role is neither host nor reader"),
-    }
+    let of_role = |prefix| uri.strip_prefix(prefix).filter(|name| is_valid_id(name)).map(str::to_owned);
+    let person = of_role(READER_URI).map(Peer::Reader).or_else(|| of_role(ADMIN_URI).map(Peer::Admin));
+    person.ok_or("its role is neither host, reader nor admin")
 }
 
 fn common_name(certificate: &X509Certificate<'_>) -> Option<String> {
@@ -106,13 +148,40 @@ fn ed25519_key(certificate: &X509Certificate<'_>) -> Result<HostPublicKey, &'sta
 
 /// What a connection tells each request that comes over it.
 #[derive(Debug, Clone)]
-pub(crate) struct PeerInfo(pub(crate) Arc<Peer>);
+pub(crate) struct PeerInfo {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) address: SocketAddr,
+}
+
+/// Where a request came from, for people.
+pub(crate) fn address<T>(request: &Request<T>) -> String {
+    let info = request.extensions().get::<PeerInfo>();
+    info.map_or_else(|| "an unknown address".to_owned(), |info| info.address.to_string())
+}
 
 /// The host that sent a request.
 pub(crate) fn host<T>(request: &Request<T>, health: &Health) -> Result<Arc<Host>, Status> {
+    let host = host_even_expired(request, health)?;
+    if host.is_expired() {
+        health.refuse(Refusal::Expired, &host.id, "its certificate has expired");
+        return Err(refuse(Reason::Expired));
+    }
+    Ok(host)
+}
+
+/// The host that sent a request, by a certificate that may be out of date.
+pub(crate) fn host_even_expired<T>(request: &Request<T>, health: &Health) -> Result<Arc<Host>, Status> {
     match of(request)?.as_ref() {
         Peer::Host(host) => Ok(host.clone()),
-        other => Err(denied(other, "only hosts may send batches", health)),
+        other => Err(denied(other, "only hosts may do this", health)),
+    }
+}
+
+/// The name of the administrator who sent a request.
+pub(crate) fn administrator<T>(request: &Request<T>, health: &Health) -> Result<String, Status> {
+    match of(request)?.as_ref() {
+        Peer::Admin(name) => Ok(name.clone()),
+        other => Err(denied(other, "only administrators may do this", health)),
     }
 }
 
@@ -120,19 +189,20 @@ pub(crate) fn host<T>(request: &Request<T>, health: &Health) -> Result<Arc<Host>
 pub(crate) fn ensure_reader<T>(request: &Request<T>, health: &Health) -> Result<Arc<Peer>, Status> {
     let peer = of(request)?;
     match peer.as_ref() {
-        Peer::Reader(_) => Ok(peer),
+        Peer::Reader(_) | Peer::Admin(_) => Ok(peer),
         other => Err(denied(other, "only readers may ask questions", health)),
     }
 }
 
 fn of<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
     let info = request.extensions().get::<PeerInfo>();
-    info.map(|info| info.0.clone()).ok_or_else(|| Status::unauthenticated("no client certificate was shown"))
+    info.map(|info| info.peer.clone())
+        .ok_or_else(|| Status::unauthenticated("no client certificate was shown"))
 }
 
 fn denied(peer: &Peer, rule: &str, health: &Health) -> Status {
     health.refuse(Refusal::Identity, peer, rule);
     Status::permission_denied(format!(
-        "{rule}; your certificate is that of a {peer}. `buildtrail-collector ca` issues certificates for both roles"
+        "{rule}; you are a {peer}. `buildtrail-collector ca` issues certificates for all roles"
     ))
 }

@@ -10,7 +10,8 @@ use buildtrail_evidence::{
     tlog::{note::NoteKey, tiles::Tiles},
 };
 use buildtrail_proto::v1::{
-    CollectorStopped, collector_entry::Act, ingest_server::IngestServer, query_server::QueryServer,
+    CollectorStopped, administration_server::AdministrationServer, collector_entry::Act,
+    enrolment_server::EnrolmentServer, ingest_server::IngestServer, query_server::QueryServer,
 };
 use tokio::{
     net::TcpListener,
@@ -19,12 +20,16 @@ use tokio::{
     time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Server, server::Router};
+use tonic::{
+    codec::CompressionEncoding,
+    transport::{Server, server::Router},
+};
 
 use crate::{
     acts::{self, Acts, MAX_TEXT, Questions},
     config::Config,
     data::{self, Data},
+    enrol::{Authority, Control, Enrolment},
     health::Health,
     ingest,
     ledger::{INDEX_QUEUE, Ledger, TREE_QUEUE},
@@ -33,7 +38,13 @@ use crate::{
     tls,
     tree::Published,
 };
-pub use crate::{data::OnLoss, store::StoreError, tls::TlsError, tree::TreeError};
+pub use crate::{
+    data::OnLoss,
+    enrol::{AuthorityError, ControlError},
+    store::StoreError,
+    tls::TlsError,
+    tree::TreeError,
+};
 
 /// How long open streams may take to end at a stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -55,6 +66,12 @@ pub enum ServeError {
     /// Certificates or keys.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The authority's key.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// The record of hosts and join tokens.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// The data directory could not be made.
     #[error("cannot make the data directory {}: {source}; see data_directory in the settings", path.display())]
     DataDirectory {
@@ -142,7 +159,7 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
 /// # Errors
 /// As [`start`].
 pub async fn start_with(config: Config, on_loss: OnLoss) -> Result<Running, ServeError> {
-    let acceptor = tls::acceptor(&config.tls)?;
+    let files = tls::Files::read(&config.tls)?;
     let opening = config.clone();
     let opened = tokio::task::spawn_blocking(move || data::open(&opening, on_loss)).await;
     let data = opened.unwrap_or_else(|error| Err(ServeError::Stopped(error.to_string())))?;
@@ -155,11 +172,27 @@ pub async fn start_with(config: Config, on_loss: OnLoss) -> Result<Running, Serv
     let health = Arc::new(Health::default());
     let (stop, stopping) = watch::channel(false);
     let workers = Workers::start(data, &config, &health, &stopping)?;
+    let enrolment = enrolment(&config, &files, &workers.background.acts, &health)?;
+    let acceptor = files.acceptor(config.enrol.authority_key.is_some())?;
     let connections = tls::accept(listener, acceptor, config.limits.max_connections, health.clone());
-    let router = router(&config, &workers, &health, &stopping);
+    let router = router(&config, &workers, enrolment, &health, &stopping);
     let serving = tokio::spawn(serve(router, connections, workers.background, stop.clone(), health.clone()));
     tracing::info!(%address, data_directory = %config.data_directory.display(), "listening");
     Ok(Running { address, health, stop, serving })
+}
+
+fn enrolment(
+    config: &Config,
+    files: &tls::Files,
+    acts: &Acts,
+    health: &Arc<Health>,
+) -> Result<Enrolment, ServeError> {
+    let control = Control::open(&config.control_file())?;
+    let lifetime = config.enrol.certificate_lifetime.duration();
+    let key = config.enrol.authority_key.as_ref();
+    let authority = key.map(|key| Authority::load(key, &files.authorities, lifetime)).transpose()?;
+    let authorities = files.authorities.clone();
+    Ok(Enrolment::new(control, authority, authorities, &config.enrol, acts.clone(), health.clone()))
 }
 
 /// The threads that write, and how to reach them.
@@ -233,11 +266,13 @@ async fn supervise<E: std::fmt::Display>(
 fn router(
     config: &Config,
     workers: &Workers,
+    enrolment: Enrolment,
     health: &Arc<Health>,
     stopping: &watch::Receiver<bool>,
 ) -> Router {
     let ingest = ingest::Service {
         ledger: workers.ledger.clone(),
+        enrolment: enrolment.clone(),
         health: health.clone(),
         stopping: stopping.clone(),
     };
@@ -265,7 +300,13 @@ fn router(
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .add_service(IngestServer::new(ingest).max_decoding_message_size(max_message))
+        .add_service(
+            IngestServer::new(ingest)
+                .max_decoding_message_size(max_message)
+                .accept_compressed(CompressionEncoding::Zstd),
+        )
+        .add_service(EnrolmentServer::new(enrolment.clone()).max_decoding_message_size(MAX_QUESTION_BYTES))
+        .add_service(AdministrationServer::new(enrolment).max_decoding_message_size(MAX_QUESTION_BYTES))
         .add_service(QueryServer::new(query).max_decoding_message_size(MAX_QUESTION_BYTES))
 }
 

@@ -172,16 +172,27 @@ async fn connections_over_the_limit_are_closed_and_places_come_back() {
     let mut host = site.host("h");
     let mut client = host.client(collector.address()).await;
     send(&mut client, host.batches(1)).await.1.unwrap();
-    // Says nothing: holds a place until its handshake times out or it goes.
-    let silent = TcpStream::connect(collector.address()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let mut third = TcpStream::connect(collector.address()).await.unwrap();
-    assert_eq!(third.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    let mut alice = site.reader("alice", collector.address()).await;
+    alice.verify(VerifyRequest {}).await.unwrap();
+
+    let out = site.path("bob");
+    ca::issue_reader(&site.path("ca"), "bob", &out).unwrap();
+    if let Ok(channel) = connect(collector.address(), &out).await {
+        assert!(QueryClient::new(channel).verify(VerifyRequest {}).await.is_err());
+    }
     refused(&collector, Refusal::Busy, 1).await;
     send(&mut client, host.batches(1)).await.1.unwrap();
-    drop(silent);
-    refused(&collector, Refusal::Handshake, 1).await;
-    site.reader("alice", collector.address()).await.verify(VerifyRequest {}).await.unwrap();
+    drop(alice);
+    for attempt in 0.. {
+        let connected = connect(collector.address(), &out).await;
+        if let Ok(channel) = connected
+            && QueryClient::new(channel).verify(VerifyRequest {}).await.is_ok()
+        {
+            break;
+        }
+        assert!(attempt < 250, "the place did not come back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     collector.stop().await.unwrap();
 }
 

@@ -12,7 +12,7 @@ use buildtrail_collector::{
 };
 use buildtrail_evidence::{batch::ChainHead, verify};
 use buildtrail_proto::v1::VerifyRequest;
-use support::{Site, heartbeat, secret, send, wait_for_events};
+use support::{Site, greeting, heartbeat, secret, send, wait_for_events};
 use tonic::Code;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,7 +156,7 @@ async fn a_stop_ends_open_streams_with_a_reason() {
     let (batches, stream) = tokio::sync::mpsc::channel(4);
     let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
     let mut acknowledgements =
-        host.client(collector.address()).await.stream(stream).await.unwrap().into_inner();
+        host.client(collector.address()).await.stream(greeting(stream)).await.unwrap().into_inner();
     batches.send(host.batches(1).remove(0)).await.unwrap();
     assert_eq!(acknowledgements.message().await.unwrap().unwrap().number, 1);
     let started = std::time::Instant::now();

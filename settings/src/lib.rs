@@ -9,12 +9,14 @@
 mod error;
 mod explain;
 mod locate;
+mod span;
 
 use std::{fs::File, io::Read as _, path::Path};
 
 use serde::de::DeserializeOwned;
 
 pub use error::{Mistake, SettingsError};
+pub use span::{Span, SpanError};
 
 /// Largest settings file that is read, in bytes.
 pub const MAX_BYTES: u64 = 1024 * 1024;

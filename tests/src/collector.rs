@@ -80,7 +80,7 @@ impl Site {
     /// Lines for the settings of an agent on [`HOST`] that sends to `address`.
     #[must_use]
     pub fn agent_lines(&self, address: &str) -> String {
-        format!("[collector]\naddress = \"https://{address}\"\n{}", certificate_lines(&self.part("host")))
+        format!("[collector]\naddresses = [\"https://{address}\"]\n{}", certificate_lines(&self.part("host")))
     }
 
     fn certificates(&self, kind: &str, authority: &Path, arguments: &[&str]) -> Result<()> {

@@ -6,11 +6,12 @@ use std::{
     path::{Component, Path},
 };
 
+use buildtrail_evidence::id::is_valid_id;
 use buildtrail_settings::Invalid;
 use globset::Glob;
 use tonic::transport::Uri;
 
-use super::{Catalog, Collector, Config, Sensor, Spool};
+use super::{Catalog, Collector, Config, Enrol, Sensor, Spool};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -28,6 +29,7 @@ const MIN_SEGMENTS: u64 = 4;
 pub(super) fn check(config: &Config) -> Result<(), Invalid> {
     absolute("host.state_directory", &config.host.state_directory)?;
     collector(&config.collector)?;
+    enrol(&config.enrol)?;
     spool(&config.spool)?;
     catalog(&config.catalog)?;
     sensor(&config.sensor)?;
@@ -38,23 +40,77 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
 }
 
 fn collector(collector: &Collector) -> Result<(), Invalid> {
-    let wrong = || {
-        Invalid::new(
-            "collector.address",
-            format!("expected https://HOST:PORT, found \"{}\"", collector.address),
-        )
-    };
-    let uri: Uri = collector.address.parse().map_err(|_| wrong())?;
-    let rest_is_empty = uri.path() == "/" && uri.query().is_none();
-    if uri.scheme_str() != Some("https") || uri.host().is_none_or(str::is_empty) || !rest_is_empty {
-        return Err(wrong());
+    if collector.addresses.is_empty() {
+        return Err(Invalid::new("collector.addresses", "expected at least one address"));
     }
-    absolute("collector.ca", &collector.ca)?;
-    absolute("collector.certificate", &collector.certificate)?;
-    absolute("collector.private_key", &collector.private_key)?;
-    match &collector.server_name {
-        Some(name) if name.is_empty() => {
-            Err(Invalid::new("collector.server_name", "must not be empty; leave the key out instead"))
+    for (index, address) in collector.addresses.iter().enumerate() {
+        if !is_url(address, "https") {
+            return Err(Invalid::new(
+                format!("collector.addresses.{index}"),
+                format!("expected https://HOST:PORT, found \"{address}\""),
+            ));
+        }
+    }
+    let files = [
+        ("collector.ca", &collector.ca),
+        ("collector.certificate", &collector.certificate),
+        ("collector.private_key", &collector.private_key),
+    ];
+    let given = files.iter().filter(|(_, path)| path.is_some()).count();
+    for (key, path) in files {
+        match path {
+            Some(path) => absolute(key, path)?,
+            None if given > 0 => {
+                let rule = "ca, certificate and private_key are given together, or none of them";
+                return Err(Invalid::new("collector", rule));
+            }
+            None => {}
+        }
+    }
+    if collector.server_name.as_ref().is_some_and(String::is_empty) {
+        return Err(Invalid::new("collector.server_name", "must not be empty; leave the key out instead"));
+    }
+    proxy(collector)?;
+    match collector.max_bytes_per_second {
+        0 => Ok(()),
+        bound => within("collector.max_bytes_per_second", bound, &(KIB..=TIB)),
+    }
+}
+
+fn proxy(collector: &Collector) -> Result<(), Invalid> {
+    let with_port = |url: &str| url.parse::<Uri>().is_ok_and(|uri| uri.port().is_some());
+    match &collector.proxy {
+        Some(url) if !is_url(url, "http") || !with_port(url) => {
+            return Err(Invalid::new(
+                "collector.proxy",
+                format!("expected http://HOST:PORT, found \"{url}\""),
+            ));
+        }
+        None if collector.proxy_credentials.is_some() => {
+            return Err(Invalid::new("collector.proxy_credentials", "collector.proxy is missing"));
+        }
+        _ => {}
+    }
+    collector.proxy_credentials.as_ref().map_or(Ok(()), |path| absolute("collector.proxy_credentials", path))
+}
+
+/// A scheme, a host, perhaps a port, and nothing else.
+fn is_url(text: &str, scheme: &str) -> bool {
+    text.parse::<Uri>().is_ok_and(|uri| {
+        let plain = uri.path() == "/" && uri.query().is_none() && !text.contains('@');
+        uri.scheme_str() == Some(scheme) && uri.host().is_some_and(|host| !host.is_empty()) && plain
+    })
+}
+
+fn enrol(enrol: &Enrol) -> Result<(), Invalid> {
+    match (&enrol.token_file, &enrol.ca_pin) {
+        (Some(path), Some(_)) => absolute("enrol.token_file", path)?,
+        (None, None) => {}
+        _ => return Err(Invalid::new("enrol", "token_file and ca_pin are given together, or none of them")),
+    }
+    match &enrol.name {
+        Some(name) if !is_valid_id(name) || name.len() > 64 => {
+            Err(Invalid::new("enrol.name", "expected 1 to 64 letters, digits, '.', '_', ':' or '-'"))
         }
         _ => Ok(()),
     }

@@ -14,6 +14,8 @@ use std::{
 use buildtrail_settings::SettingsError;
 use serde::{Deserialize, Serialize};
 
+use crate::link::CaPin;
+
 /// All settings of the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -22,6 +24,8 @@ pub struct Config {
     pub host: Host,
     /// Where events go.
     pub collector: Collector,
+    /// How the host gets its certificate by itself.
+    pub enrol: Enrol,
     /// Events that wait for the collector.
     pub spool: Spool,
     /// Which files are secrets.
@@ -44,16 +48,35 @@ pub struct Host {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Collector {
-    /// `https://HOST:PORT`.
-    pub address: String,
-    /// PEM file of the authority that signed the collector's certificate.
-    pub ca: PathBuf,
+    /// `https://HOST:PORT`, tried in this order.
+    pub addresses: Vec<String>,
+    /// PEM file of the authority that signed the collector's certificate. This and the next two are given together, or
+    /// none of them: then what enrolment brought is used.
+    pub ca: Option<PathBuf>,
     /// PEM file of this host's certificate (and intermediates).
-    pub certificate: PathBuf,
+    pub certificate: Option<PathBuf>,
     /// PEM file (PKCS#8) of this host's Ed25519 key.
-    pub private_key: PathBuf,
-    /// Name expected in the collector's certificate; the host of `address` where absent.
+    pub private_key: Option<PathBuf>,
+    /// Name expected in the collector's certificate; the host of the address where absent.
     pub server_name: Option<String>,
+    /// HTTP proxy, `http://HOST:PORT`.
+    pub proxy: Option<String>,
+    /// File with `USER:PASSWORD` for the proxy.
+    pub proxy_credentials: Option<PathBuf>,
+    /// Bandwidth; 0: no bound, otherwise at least 1024.
+    pub max_bytes_per_second: u64,
+}
+
+/// `[enrol]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Enrol {
+    /// File with a join token, used when the host has no identity (any more).
+    pub token_file: Option<PathBuf>,
+    /// By what the collector is known then.
+    pub ca_pin: Option<CaPin>,
+    /// The host's name; the kernel's host name where absent.
+    pub name: Option<String>,
 }
 
 /// `[spool]`
@@ -154,11 +177,14 @@ impl Default for Host {
 impl Default for Collector {
     fn default() -> Self {
         Self {
-            address: "https://127.0.0.1:7443".into(),
-            ca: "/etc/buildtrail-agent/ca.pem".into(),
-            certificate: "/etc/buildtrail-agent/cert.pem".into(),
-            private_key: "/etc/buildtrail-agent/key.pem".into(),
+            addresses: vec!["https://127.0.0.1:7443".into()],
+            ca: None,
+            certificate: None,
+            private_key: None,
             server_name: None,
+            proxy: None,
+            proxy_credentials: None,
+            max_bytes_per_second: 0,
         }
     }
 }

@@ -77,16 +77,44 @@ fn wrong_values_are_explained() {
             "agent.toml:2:1: `host.state_directory`: expected an absolute path without .., found \"state\"",
         ),
         (
-            "[collector]\naddress = 'http://c:1'",
-            "agent.toml:2:1: `collector.address`: expected https://HOST:PORT, found \"http://c:1\"",
+            "[collector]\naddresses = ['http://c:1']",
+            "agent.toml:2:14: `collector.addresses.0`: expected https://HOST:PORT, found \"http://c:1\"",
         ),
         (
-            "[collector]\naddress = 'c'",
-            "agent.toml:2:1: `collector.address`: expected https://HOST:PORT, found \"c\"",
+            "[collector]\naddresses = ['https://a:1', 'c']",
+            "agent.toml:2:29: `collector.addresses.1`: expected https://HOST:PORT, found \"c\"",
         ),
         (
-            "[collector]\naddress = 'https://c:1/x'",
-            "agent.toml:2:1: `collector.address`: expected https://HOST:PORT, found \"https://c:1/x\"",
+            "[collector]\naddresses = ['https://c:1/x']",
+            "agent.toml:2:14: `collector.addresses.0`: expected https://HOST:PORT, found \"https://c:1/x\"",
+        ),
+        (
+            "[collector]\naddresses = []",
+            "agent.toml:2:1: `collector.addresses`: expected at least one address",
+        ),
+        (
+            "[collector]\nca = '/ca.pem'",
+            "agent.toml:1:2: `collector`: ca, certificate and private_key are given together, or none of them",
+        ),
+        (
+            "[collector]\nproxy = 'proxy:3128'",
+            "agent.toml:2:1: `collector.proxy`: expected http://HOST:PORT, found \"proxy:3128\"",
+        ),
+        (
+            "[collector]\nproxy_credentials = '/p'",
+            "agent.toml:2:1: `collector.proxy_credentials`: collector.proxy is missing",
+        ),
+        (
+            "[collector]\nmax_bytes_per_second = 5",
+            "agent.toml:2:1: `collector.max_bytes_per_second`: 5 is out of range: from 1024 to 1099511627776",
+        ),
+        (
+            "[enrol]\ntoken_file = '/t'",
+            "agent.toml:1:2: `enrol`: token_file and ca_pin are given together, or none of them",
+        ),
+        (
+            "[enrol]\nname = 'a b'",
+            "agent.toml:2:1: `enrol.name`: expected 1 to 64 letters, digits, '.', '_', ':' or '-'",
         ),
         (
             "[collector]\nserver_name = ''",
@@ -142,7 +170,7 @@ fn wrong_values_are_explained() {
         ),
         (
             "[colector]\naddress = 'x'",
-            "agent.toml:1:2: unknown key `colector`; did you mean `collector`? (valid here: host, collector, spool, catalog, sensor, runners)",
+            "agent.toml:1:2: unknown key `colector`; did you mean `collector`? (valid here: host, collector, enrol, spool, catalog, sensor, runners)",
         ),
     ];
     for (text, expected) in table {

@@ -32,6 +32,11 @@ impl Backoff {
         self.shortened(Self::LONGEST)
     }
 
+    /// A random part of one, 0 to 1.
+    pub(super) fn part(&self) -> f64 {
+        f64::from(u32::try_from(self.random.hash_one("part") % 1000).unwrap_or_default()) / 1000.0
+    }
+
     fn shortened(&self, pause: Duration) -> Duration {
         let cut = u32::try_from(self.random.hash_one(self.failures) % 500).unwrap_or_default();
         pause * (1000 - cut) / 1000

@@ -1,53 +1,53 @@
 //! The uplink: carries signed batches from the spool to the collector and acknowledgements back.
 //!
 //! In: batches from an [`Outbox`], in order. Out: a mutually authenticated gRPC stream with several batches in
-//! flight; acknowledged batches are released in the spool.
+//! flight, compressed; acknowledged batches are released in the spool. It also renews the host's certificate and answers
+//! when the collector asks whether this end is still there.
 //! Must never drop a batch, acknowledge one that the collector has not confirmed, send anything in the clear, or
 //! repeat the same complaint: an outage is told once when it begins and once when it is over.
 
 mod backoff;
-mod credentials;
+mod renewal;
 mod session;
 mod voice;
 
 use std::time::Duration;
 
+use buildtrail_evidence::id::BootId;
 use tokio::{
     sync::watch,
     task::JoinHandle,
     time::{Instant, sleep, sleep_until},
 };
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
-pub use self::credentials::{Credentials, CredentialsError};
 use self::{
     backoff::Backoff,
     session::{End, Failure, Session},
     voice::Voice,
 };
-use crate::{config, error::with_causes, spool::Outbox};
+use crate::{
+    config::Config,
+    enrol::{Credentials, Reason},
+    link::{LinkError, Route},
+    spool::Outbox,
+};
 
-/// Most time to reach the collector and agree on encryption.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a silent connection is probed, and how long the answer may take.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long ending may take by default.
 pub const DEFAULT_SHUTDOWN: Duration = Duration::from_secs(5);
 
-/// The uplink could not be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum UplinkError {
-    /// `collector.address` is no address.
-    #[error("collector.address {0:?} cannot be used: expected https://HOST:PORT")]
-    Address(String),
-    /// The TLS library refused the certificates.
-    #[error("the certificates cannot be used: {0}")]
-    Tls(String),
+/// Why the agent should begin anew with another identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The host was enrolled anew while the agent ran.
+    OtherIdentity,
+    /// The collector refuses the present one.
+    Refused(Reason),
 }
 
 /// A running uplink.
 pub struct Uplink {
     stop: watch::Sender<Option<Instant>>,
+    change: watch::Receiver<Option<Change>>,
     task: JoinHandle<bool>,
 }
 
@@ -56,16 +56,29 @@ impl Uplink {
     /// again for as long as the uplink runs.
     ///
     /// # Errors
-    /// The address or the certificates cannot be used at all.
+    /// The addresses, the proxy or the certificates cannot be used at all.
     pub fn start(
         outbox: Outbox,
-        collector: &config::Collector,
-        credentials: &Credentials,
-    ) -> Result<Self, UplinkError> {
-        let endpoint = endpoint(collector, credentials)?;
+        config: &Config,
+        credentials: Credentials,
+        boot_id: &BootId,
+    ) -> Result<Self, LinkError> {
+        let route = Route::new(&config.collector)?;
+        credentials.trust()?;
         let (stop, stopping) = watch::channel(None);
-        let session = Session::new(endpoint, outbox, stopping, Voice::new(collector.address.clone()));
-        Ok(Self { stop, task: tokio::spawn(carry(session)) })
+        let (changed, change) = watch::channel(None);
+        let session = Session::new(route, config.clone(), credentials, boot_id, outbox, stopping, changed);
+        Ok(Self { stop, change, task: tokio::spawn(carry(session)) })
+    }
+
+    /// Waits until it turns out (again) that the present identity is of no use. Cancel safe.
+    pub async fn change(&mut self) -> Change {
+        while self.change.changed().await.is_ok() {
+            if let Some(change) = *self.change.borrow_and_update() {
+                return change;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Tries for `patience` to deliver what is left in the spool, then ends. Whether everything was delivered; the
@@ -74,24 +87,6 @@ impl Uplink {
         self.stop.send_replace(Some(Instant::now() + patience));
         self.task.await.unwrap_or(false)
     }
-}
-
-fn endpoint(collector: &config::Collector, credentials: &Credentials) -> Result<Endpoint, UplinkError> {
-    let mut tls = ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(credentials.ca_pem()))
-        .identity(Identity::from_pem(credentials.certificate_pem(), credentials.key_pem()));
-    if let Some(name) = &collector.server_name {
-        tls = tls.domain_name(name);
-    }
-    let endpoint = Endpoint::from_shared(collector.address.clone())
-        .map_err(|_| UplinkError::Address(collector.address.clone()))?;
-    let endpoint = endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true)
-        .tcp_keepalive(Some(KEEP_ALIVE));
-    endpoint.tls_config(tls).map_err(|error| UplinkError::Tls(with_causes(&error)))
 }
 
 /// Goes from session to session until the agent ends. Whether everything was delivered.
@@ -104,8 +99,8 @@ async fn carry(mut session: Session) -> bool {
         }
         let pause = match end {
             End::Stopped => break,
-            End::Failed(Failure::Refused(_)) => backoff.longest(),
-            End::Failed(Failure::Unreachable(_)) => backoff.next(),
+            End::Failed(Failure::Refused(_) | Failure::Identity(_)) => backoff.longest(),
+            End::Again | End::Failed(Failure::Unreachable(_)) => backoff.next(),
         };
         if !wait(&mut session, pause).await {
             break;

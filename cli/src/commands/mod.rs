@@ -1,6 +1,7 @@
 //! One module per command: ask, then print for people or as JSON.
 
 mod acts;
+mod enrol;
 mod events;
 mod jobs;
 mod show;
@@ -33,6 +34,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Acts(acts) => acts::run(&mut context, acts).await?,
         Command::Show { job } => show::run(&mut context, job).await?,
         Command::Verify { log: Some(directory) } => verify::offline(&mut context, &directory)?,
+        Command::Enrol(order) => enrol::run(&mut context, order).await?,
         Command::Verify { log: None } => verify::online(&mut context).await?,
     };
     context.out.flush()?;

@@ -18,7 +18,10 @@ use rcgen::{
 };
 use uuid::Uuid;
 
-use crate::peer::{HOST_URI, READER_URI};
+use crate::{
+    enrol::pin_of_pem,
+    peer::{ADMIN_URI, HOST_URI, READER_URI},
+};
 
 const CA_YEARS: i32 = 10;
 const LEAF_YEARS: i32 = 1;
@@ -109,6 +112,24 @@ pub fn issue_host(directory: &Path, name: &str, out: &Path) -> Result<String, Ca
 /// As [`issue_host`].
 pub fn issue_reader(directory: &Path, name: &str, out: &Path) -> Result<(), CaError> {
     issue(directory, name, &format!("{READER_URI}{name}"), out)
+}
+
+/// Issues an administrator's certificate to `out`: for those who decide which hosts there are.
+///
+/// # Errors
+/// As [`issue_host`].
+pub fn issue_admin(directory: &Path, name: &str, out: &Path) -> Result<(), CaError> {
+    issue(directory, name, &format!("{ADMIN_URI}{name}"), out)
+}
+
+/// The pin of the authority in `directory`: SHA-256 of its public key (`SubjectPublicKeyInfo`), 64 hexadecimal digits.
+///
+/// # Errors
+/// There is no certificate of an authority.
+pub fn pin(directory: &Path) -> Result<String, CaError> {
+    let pem = files::read(&directory.join("ca.pem"))?;
+    let source = rcgen::Error::CouldNotParseCertificate;
+    pin_of_pem(pem.as_bytes()).ok_or_else(|| CaError::Authority { directory: directory.to_owned(), source })
 }
 
 fn issue(directory: &Path, name: &str, role: &str, out: &Path) -> Result<(), CaError> {

@@ -10,13 +10,15 @@ use std::{
 };
 
 use buildtrail_evidence::tlog::policy::Policy;
-use buildtrail_settings::{Invalid, SettingsError};
+use buildtrail_settings::{Invalid, SettingsError, Span};
 use serde::Deserialize;
 
 use crate::tree::TreeError;
 
 /// The documented default settings file.
 pub const DOCUMENTED: &str = include_str!("collector.toml");
+
+const DAY: u64 = 86_400;
 
 /// All settings of the collector.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -34,6 +36,8 @@ pub struct Config {
     pub log: Log,
     /// `[tree]`
     pub tree: Tree,
+    /// `[enrol]`
+    pub enrol: Enrol,
 }
 
 /// `[tls]`: PEM files.
@@ -88,6 +92,28 @@ impl Default for Tree {
     }
 }
 
+/// `[enrol]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Enrol {
+    /// The authority's private key; absent: hosts cannot enrol or renew.
+    pub authority_key: Option<PathBuf>,
+    /// How long hosts' certificates last; 3 seconds to 366 days.
+    pub certificate_lifetime: Span,
+    /// How long after its end a certificate may still be renewed; up to 3650 days.
+    pub grace: Span,
+}
+
+impl Default for Enrol {
+    fn default() -> Self {
+        Self {
+            authority_key: None,
+            certificate_lifetime: Span::from_seconds(86_400),
+            grace: Span::from_seconds(30 * 86_400),
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -97,6 +123,7 @@ impl Default for Config {
             limits: Limits::default(),
             log: Log::default(),
             tree: Tree::default(),
+            enrol: Enrol::default(),
         }
     }
 }
@@ -144,6 +171,12 @@ impl Config {
     #[must_use]
     pub fn log_directory(&self) -> PathBuf {
         self.data_directory.join("log")
+    }
+
+    /// File of what is known about hosts and join tokens.
+    #[must_use]
+    pub fn control_file(&self) -> PathBuf {
+        self.data_directory.join("control.sqlite")
     }
 
     /// File of the index.
@@ -196,6 +229,12 @@ impl Config {
             "it must be from 1 to 3600",
         )?;
         ensure(
+            (3..=366 * DAY).contains(&self.enrol.certificate_lifetime.seconds()),
+            "enrol.certificate_lifetime",
+            "it must be from 3s to 366d",
+        )?;
+        ensure(self.enrol.grace.seconds() <= 3650 * DAY, "enrol.grace", "it must be at most 3650d")?;
+        ensure(
             (1 << 20..=1 << 30).contains(&self.log.segment_bytes),
             "log.segment_bytes",
             "it must be from 1048576 to 1073741824 (1 MiB to 1 GiB)",
@@ -220,7 +259,7 @@ mod tests {
     fn the_documented_file_holds_the_defaults_and_every_key() {
         assert_eq!(parse(DOCUMENTED).unwrap(), Config::default());
         let keys = DOCUMENTED.lines().filter(|line| line.contains(" = ")).count();
-        assert_eq!(keys, 13, "a key was added without documenting it, or the other way round");
+        assert_eq!(keys, 16, "a key was added without documenting it, or the other way round");
     }
 
     #[test]
@@ -234,6 +273,8 @@ mod tests {
             ("[limits]\nmax_tails = 5000", "max_tails"),
             ("[limits]\nquery_seconds = 0", "query_seconds"),
             ("[log]\nsegment_bytes = 5", "segment_bytes"),
+            ("[enrol]\ncertificate_lifetime = '2s'", "certificate_lifetime"),
+            ("[enrol]\ngrace = '30 days'", "grace"),
             ("listen = 'localhost'", "listen"),
         ] {
             let error = parse(text).unwrap_err().to_string();

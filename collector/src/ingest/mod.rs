@@ -1,7 +1,8 @@
 //! Ingest: the streams of the hosts.
 //!
 //! In: signed batches. Out: acknowledgements, in order, each after its batch is on disk. The first batch that is refused
-//! ends its stream with a status that says why. Must never let one stream hold up another.
+//! ends its stream with a status that says why; so does the end of the host's certificate, by date or by order.
+//! Must never let one stream hold up another.
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{
+    enrol::{self, Enrolment, Reason, Session, refuse},
     health::{Health, Refusal},
     ledger::{Answer, Ledger, LedgerError},
     peer::{self, Host},
@@ -28,6 +30,7 @@ const UNREAD: usize = 64;
 /// The gRPC service.
 pub(crate) struct Service {
     pub(crate) ledger: Ledger,
+    pub(crate) enrolment: Enrolment,
     pub(crate) health: Arc<Health>,
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -41,13 +44,17 @@ impl Ingest for Service {
         request: Request<Streaming<SignedBatch>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
         let host = peer::host(&request, &self.health)?;
+        let hello = enrol::hello(&request)?;
         let (pending, waiting) = mpsc::channel(IN_FLIGHT);
         let (acknowledged, out) = mpsc::channel(UNREAD);
+        let address = peer::address(&request);
+        let session = self.enrolment.admit(&host, hello, address, acknowledged.clone()).await?;
         let intake = Intake {
             host: host.clone(),
             ledger: self.ledger.clone(),
             health: self.health.clone(),
             stopping: self.stopping.clone(),
+            session,
         };
         tokio::spawn(intake.run(request.into_inner(), pending));
         tokio::spawn(acknowledge(host, waiting, acknowledged, self.health.clone()));
@@ -67,15 +74,19 @@ struct Intake {
     ledger: Ledger,
     health: Arc<Health>,
     stopping: watch::Receiver<bool>,
+    session: Session,
 }
 
 impl Intake {
     async fn run(mut self, mut batches: Streaming<SignedBatch>, pending: mpsc::Sender<Pending>) {
+        let expires = tokio::time::Instant::now() + self.host.validity_left();
         loop {
             let received = tokio::select! {
                 received = batches.message() => received,
                 () = pending.closed() => return,
                 _ = self.stopping.wait_for(|stopping| *stopping) => Err(status(&LedgerError::Stopping)),
+                ended = self.session.ended() => Err(refuse(ended.into())),
+                () = tokio::time::sleep_until(expires) => Err(refuse(Reason::Expired)),
             };
             let next = match received {
                 Ok(None) => return,
@@ -137,7 +148,7 @@ async fn acknowledge(
         let result = match pending {
             Pending::End(status) => Err(status),
             Pending::Batch(number, answer) => match answer.await.unwrap_or(Err(LedgerError::Stopping)) {
-                Ok(_) => Ok(Acknowledgement { number }),
+                Ok(_) => Ok(Acknowledgement { number, challenge: Vec::new() }),
                 Err(error) => {
                     if let Some(why) = refusal(&error) {
                         health.refuse(why, &host.id, &error);

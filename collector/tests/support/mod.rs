@@ -28,7 +28,7 @@ use buildtrail_proto::{
 };
 use tempfile::TempDir;
 use tonic::{
-    Status,
+    Request, Status,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
@@ -59,6 +59,13 @@ impl Site {
         }
     }
 
+    /// A collector at which hosts can enrol.
+    pub(crate) fn enrolling(&self) -> Config {
+        let mut config = self.config();
+        config.enrol.authority_key = Some(self.path("ca/ca-key.pem"));
+        config
+    }
+
     pub(crate) async fn start(&self) -> Running {
         server::start(self.config()).await.unwrap()
     }
@@ -78,6 +85,17 @@ impl Site {
         }
         QueryClient::new(connect(address, &out).await.unwrap())
     }
+}
+
+/// A channel of somebody who has no certificate.
+pub(crate) async fn connect_without_certificate(
+    site: &Site,
+    address: SocketAddr,
+) -> Result<Channel, tonic::transport::Error> {
+    let ca = fs::read(site.path("ca/ca.pem")).unwrap();
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+    let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap();
+    endpoint.tls_config(tls)?.connect_timeout(Duration::from_secs(5)).connect().await
 }
 
 /// A channel with the identity in `directory`.
@@ -128,7 +146,7 @@ pub(crate) async fn send(
     batches: Vec<SignedBatch>,
 ) -> (Vec<u64>, Result<(), Status>) {
     let mut acknowledged = Vec::new();
-    let mut stream = match client.stream(tokio_stream::iter(batches)).await {
+    let mut stream = match client.stream(greeting(tokio_stream::iter(batches))).await {
         Ok(response) => response.into_inner(),
         Err(status) => return (acknowledged, Err(status)),
     };
@@ -139,6 +157,18 @@ pub(crate) async fn send(
             Err(status) => return (acknowledged, Err(status)),
         }
     }
+}
+
+/// A stream of boot `b1`, as [`TestHost::seal`] seals.
+pub(crate) fn greeting<S>(batches: S) -> Request<S> {
+    greeting_of("b1", &"0".repeat(64), batches)
+}
+
+pub(crate) fn greeting_of<S>(boot: &str, machine: &str, batches: S) -> Request<S> {
+    let mut request = Request::new(batches);
+    request.metadata_mut().insert("buildtrail-boot", boot.parse().unwrap());
+    request.metadata_mut().insert("buildtrail-machine", machine.parse().unwrap());
+    request
 }
 
 pub(crate) fn heartbeat(second: u64) -> AuditEvent {
