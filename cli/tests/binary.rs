@@ -141,7 +141,13 @@ impl Query for Canned {
         let host =
             HostVerification { complete: !self.incomplete, lost: self.lost, statement, ..Default::default() };
         let problems = self.problems.clone();
-        Ok(Response::new(VerifyResponse { hosts: vec![host], problems, batches: 7, events: 1234 }))
+        Ok(Response::new(VerifyResponse {
+            hosts: vec![host],
+            problems,
+            batches: 7,
+            events: 1234,
+            ..Default::default()
+        }))
     }
 
     async fn list_acts(

@@ -8,9 +8,12 @@
 //! Must never trust a length, a count or a name before it was checked, panic on input, or pass damage over in silence.
 
 pub mod batch;
+pub mod bundle;
 pub mod chain;
 pub mod digest;
+pub mod dsse;
 pub mod id;
+pub mod in_toto;
 pub mod key;
 pub mod log;
 pub mod merkle;

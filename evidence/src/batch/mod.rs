@@ -188,15 +188,23 @@ impl OpenedBatch {
     /// How many events of each kind are withheld. Signed, as the counts are of all events.
     #[must_use]
     pub fn withheld_counts(&self) -> BTreeMap<String, u64> {
-        let mut counts = self.header.counts.clone();
-        for event in &self.events {
-            if let Some(count) = counts.get_mut(event.kind()) {
-                *count = count.saturating_sub(1);
-            }
-        }
-        counts.retain(|_, count| *count > 0);
-        counts
+        counts_without(&self.header, self.events.iter().map(AuditEvent::kind))
     }
+}
+
+/// What is left of the header's counts without events of these kinds.
+pub(crate) fn counts_without(
+    header: &BatchHeader,
+    kinds: impl Iterator<Item = &'static str>,
+) -> BTreeMap<String, u64> {
+    let mut counts = header.counts.clone();
+    for kind in kinds {
+        if let Some(count) = counts.get_mut(kind) {
+            *count = count.saturating_sub(1);
+        }
+    }
+    counts.retain(|_, count| *count > 0);
+    counts
 }
 
 /// Why a batch is not what it claims to be.
@@ -232,6 +240,21 @@ pub enum BatchError {
 /// # Errors
 /// Says which of signature, root, bounds, counts or sequences is wrong; nothing of such a batch may be used.
 pub fn open(batch: &SignedBatch, key: &HostPublicKey) -> Result<OpenedBatch, BatchError> {
+    let mut events = Vec::new();
+    let opened = inspect(batch, key, |event| events.push(event))?;
+    Ok(OpenedBatch { events, ..opened })
+}
+
+/// As [`open`], handing out each event as soon as it was checked instead of keeping them: the batch that is returned
+/// has none.
+///
+/// # Errors
+/// As [`open`]; then nothing that was handed out may be used.
+pub fn inspect(
+    batch: &SignedBatch,
+    key: &HostPublicKey,
+    mut each: impl FnMut(AuditEvent),
+) -> Result<OpenedBatch, BatchError> {
     let header = decode_header(&batch.header)?;
     if !key.has_signed(&signed_bytes(&batch.header), &batch.signature) {
         return Err(BatchError::Signature);
@@ -240,9 +263,21 @@ pub fn open(batch: &SignedBatch, key: &HostPublicKey) -> Result<OpenedBatch, Bat
     if body::root(&slots).as_bytes() != header.events_root {
         return Err(BatchError::EventsRoot);
     }
-    let (events, withheld) = decode_events(&slots, &header)?;
-    check_counts(&events, withheld.len(), &header)?;
-    Ok(OpenedBatch { digest: Digest::of(&batch.header), header, events, withheld })
+    let (mut withheld, mut kinds) = (Vec::new(), BTreeMap::new());
+    for (position, (slot, sequence)) in slots.iter().zip(header.first_sequence..).enumerate() {
+        match slot {
+            Slot::Event(encoded) => {
+                let event = AuditEvent::decode(*encoded).map_err(|_| UNDECODABLE)?;
+                check_event(&event, sequence, &header)
+                    .map_err(|what| BatchError::Event { position, what })?;
+                *kinds.entry(event.kind()).or_insert(0) += 1;
+                each(event);
+            }
+            Slot::Withheld(_) => withheld.push(sequence),
+        }
+    }
+    check_counts(&kinds, withheld.len(), &header)?;
+    Ok(OpenedBatch { digest: Digest::of(&batch.header), header, events: Vec::new(), withheld })
 }
 
 /// The same batch, its header and signature untouched, with the hashes alone of all events whose kind is not to be
@@ -310,24 +345,6 @@ fn event_count(header: &BatchHeader) -> usize {
     usize::try_from(header.last_sequence - header.first_sequence).map_or(usize::MAX, |span| span + 1)
 }
 
-fn decode_events(
-    slots: &[Slot<'_>],
-    header: &BatchHeader,
-) -> Result<(Vec<AuditEvent>, Vec<u64>), BatchError> {
-    let (mut events, mut withheld) = (Vec::with_capacity(slots.len()), Vec::new());
-    for (position, (slot, sequence)) in slots.iter().zip(header.first_sequence..).enumerate() {
-        match slot {
-            Slot::Event(encoded) => {
-                let event = AuditEvent::decode(*encoded).map_err(|_| UNDECODABLE)?;
-                check_event(&event, sequence, header).map_err(|what| BatchError::Event { position, what })?;
-                events.push(event);
-            }
-            Slot::Withheld(_) => withheld.push(sequence),
-        }
-    }
-    Ok((events, withheld))
-}
-
 fn check_event(event: &AuditEvent, sequence: u64, header: &BatchHeader) -> Result<(), &'static str> {
     if event.host_id != header.host_id {
         return Err("it names another host");
@@ -345,12 +362,15 @@ fn check_event(event: &AuditEvent, sequence: u64, header: &BatchHeader) -> Resul
 }
 
 /// The header counts every event that is there, and as many more as are withheld.
-fn check_counts(events: &[AuditEvent], withheld: usize, header: &BatchHeader) -> Result<(), BatchError> {
-    let here = count_kinds(events);
-    let counted = |kind: &String| header.counts.get(kind).copied().unwrap_or_default();
-    let covers = here.iter().all(|(kind, count)| counted(kind) >= *count);
+fn check_counts(
+    here: &BTreeMap<&'static str, u64>,
+    withheld: usize,
+    header: &BatchHeader,
+) -> Result<(), BatchError> {
+    let counted = |kind| header.counts.get(kind).copied().unwrap_or_default();
+    let covers = here.iter().all(|(kind, count)| counted(*kind) >= *count);
     let total = header.counts.values().try_fold(0_u64, |total, count| total.checked_add(*count));
-    let all = (events.len() + withheld) as u64;
+    let all = here.values().sum::<u64>() + withheld as u64;
     if covers && total == Some(all) && header.counts.values().all(|count| *count > 0) {
         Ok(())
     } else {

@@ -225,6 +225,12 @@ impl SignatureLine {
         self.0.name() == key.name && self.0.id() == key.id() && key.verify(text, self.0.signature())
     }
 
+    /// The signature itself: of a log's key 64 bytes of Ed25519.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.0.signature()
+    }
+
     /// The time that a witness's signature states, in seconds since 1970; unverified.
     #[must_use]
     pub fn unix_seconds(&self) -> Option<u64> {

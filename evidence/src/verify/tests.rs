@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     batch::{LossTotals, Sealer},
     key::HostKey,
+    log::LogEntry,
     records::RecordLog,
     testing::{HOST, boot, heartbeat, host_record, seal, sealer},
 };

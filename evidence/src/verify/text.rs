@@ -1,4 +1,4 @@
-//! Times and names in words.
+//! Times, numbers and names in words.
 
 use buildtrail_proto::Timestamp;
 
@@ -27,4 +27,14 @@ pub(super) fn printable(name: &str) -> String {
         .take(128)
         .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
         .collect()
+}
+
+/// `batch 3` or `batches 3–4`.
+pub(super) fn range(one: &str, many: &str, first: u64, last: u64) -> String {
+    if first == last { format!("{one} {first}") } else { format!("{many} {first}–{last}") }
+}
+
+/// `1 event` or `5 events`.
+pub(super) fn counted(count: u64, one: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
 }
