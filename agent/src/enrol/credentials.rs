@@ -180,6 +180,11 @@ impl Credentials {
         self.host_id != other.host_id || self.public != other.public
     }
 
+    /// Whether these are not the same certificate as `other`.
+    pub(crate) fn has_other_certificate(&self, other: &Self) -> bool {
+        self.chain != other.chain
+    }
+
     /// The public half of the key.
     #[must_use]
     pub fn public(&self) -> &HostPublicKey {

@@ -17,7 +17,7 @@ use buildtrail_evidence::id::BootId;
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 
 use self::{
@@ -32,6 +32,8 @@ use crate::{
     spool::Outbox,
 };
 
+/// How often a waiting uplink looks for a new identity.
+const LOOK: Duration = Duration::from_secs(2);
 /// How long ending may take by default.
 pub const DEFAULT_SHUTDOWN: Duration = Duration::from_secs(5);
 
@@ -111,9 +113,13 @@ async fn carry(mut session: Session) -> bool {
 
 /// Waits for the next attempt; false when there is none left. Whoever must stop tries on without long pauses.
 async fn wait(session: &mut Session, pause: Duration) -> bool {
-    if session.deadline().is_none() {
+    let end = Instant::now() + pause;
+    while session.deadline().is_none() {
+        if Instant::now() >= end || session.has_new_identity() {
+            return true;
+        }
         tokio::select! {
-            () = sleep(pause) => return true,
+            () = sleep_until(end.min(Instant::now() + LOOK)) => {}
             () = session.stop_requested() => {}
         }
     }

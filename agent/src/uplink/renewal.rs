@@ -45,6 +45,10 @@ impl Present {
         match Credentials::load(&self.config) {
             Ok(found) if found.is_other_host(&self.credentials) => Some(Change::OtherIdentity),
             Ok(found) => {
+                if found.has_other_certificate(&self.credentials) {
+                    self.refused_as_expired = None;
+                    self.not_before = None;
+                }
                 self.credentials = found;
                 None
             }
@@ -53,6 +57,11 @@ impl Present {
                 None
             }
         }
+    }
+
+    /// Whether there is another certificate on disk.
+    pub(super) fn is_replaced(&self) -> bool {
+        Credentials::load(&self.config).is_ok_and(|found| found.has_other_certificate(&self.credentials))
     }
 
     /// Whether nothing but a renewal can be done with the certificate.

@@ -146,6 +146,11 @@ impl Session {
         *self.stopping.borrow()
     }
 
+    /// Whether somebody enrolled this host meanwhile.
+    pub(super) fn has_new_identity(&self) -> bool {
+        self.present.is_replaced()
+    }
+
     /// Waits until the agent is asked to end. Cancel safe.
     pub(super) async fn stop_requested(&mut self) {
         stop_requested(&mut self.stopping).await;

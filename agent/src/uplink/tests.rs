@@ -184,7 +184,7 @@ async fn eventually(what: &str, check: impl Fn() -> bool) {
         if check() {
             return;
         }
-        sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("not within 10 s: {what}");
 }
@@ -258,7 +258,7 @@ async fn an_outage_is_told_once_and_everything_arrives_afterwards() {
         spool.handle().push(AuditEvent::default());
     }
     // Long enough for several attempts.
-    sleep(Duration::from_millis(1500)).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(told.count("collector unreachable"), 1);
 
     let (_, server) = serve(&pki, &collector, address).await;
@@ -267,7 +267,7 @@ async fn an_outage_is_told_once_and_everything_arrives_afterwards() {
 
     // Cut while nothing is under way, then in the middle.
     drop(server);
-    sleep(Duration::from_millis(200)).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
     for _ in 0..50 {
         spool.handle().push(AuditEvent::default());
     }
