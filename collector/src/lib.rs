@@ -15,11 +15,13 @@ pub mod health;
 pub mod server;
 
 mod acts;
+mod dark;
 mod data;
 mod ingest;
 mod ledger;
 mod peer;
 mod query;
+mod retention;
 mod store;
 mod tls;
 mod tree;

@@ -28,12 +28,14 @@ use tonic::{
 use crate::{
     acts::{self, Acts, MAX_TEXT, Questions},
     config::Config,
+    dark::{self, Watch},
     data::{self, Data},
     enrol::{Authority, Control, Enrolment},
     health::Health,
     ingest,
-    ledger::{INDEX_QUEUE, Ledger, TREE_QUEUE},
+    ledger::{Around, INDEX_QUEUE, Ledger, Space, TREE_QUEUE},
     query,
+    retention::Retention,
     store::{LiveEvents, Reader, run_indexer},
     tls,
     tree::Published,
@@ -233,14 +235,35 @@ impl Workers {
         let (acts, desk) = Acts::new();
         let questions = Arc::new(Questions::new(acts.clone()));
 
-        let (ledger, writing) = Ledger::start(log, known, reader.clone(), stored, health.clone(), to_tree);
+        let patience = Duration::from_secs(config.hosts.dark_after_seconds);
+        let watch = Arc::new(Watch::new(patience, store.watched_hosts()?));
+        let around = Around {
+            lookup: reader.clone(),
+            indexed: stored,
+            tree: to_tree,
+            health: health.clone(),
+            watch: watch.clone(),
+            space: Space::new(config.data_directory.clone(), config.log.reserve_bytes),
+        };
+        let (ledger, writing) = Ledger::start(log, known, around);
         let writing = tokio::spawn(supervise(writing, failed.clone()));
-        let publisher = live.clone();
-        let indexing = tokio::task::spawn_blocking(move || run_indexer(store, to_index, &publisher));
+        let (publisher, until) = (live.clone(), stopping.clone());
+        let indexing = tokio::task::spawn_blocking(move || run_indexer(store, to_index, &publisher, &until));
         let indexing = tokio::spawn(supervise(indexing, failed));
         let interval = Duration::from_secs(config.tree.checkpoint_seconds);
         let keeping = tokio::task::spawn_blocking(move || keeper.run(&leaves, interval));
         let clerk = tokio::spawn(acts::clerk(desk, ledger.clone()));
+        let limit = Duration::from_secs(config.limits.query_seconds);
+        tokio::spawn(dark::run(watch, acts.clone(), reader.clone(), limit, stopping.clone()));
+        let retention = Retention {
+            settings: config.retention,
+            log_directory: config.log_directory(),
+            ledger: ledger.clone(),
+            acts: acts.clone(),
+            reader: reader.clone(),
+            limit,
+        };
+        tokio::spawn(retention.run(stopping.clone()));
         let notes = acts::notes(acts.clone(), questions.clone(), health.clone(), stopping.clone());
         let background = Background {
             failures,

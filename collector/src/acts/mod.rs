@@ -59,6 +59,14 @@ impl Acts {
         drop(self.note(act, false));
     }
 
+    /// Notes an act and waits until it is on disk.
+    ///
+    /// # Errors
+    /// The disk refuses, or the collector is stopping.
+    pub(crate) async fn record_durably(&self, act: Act) -> Result<(), LedgerError> {
+        self.note(act, false).await.unwrap_or(Err(LedgerError::Stopping)).map(|_| ())
+    }
+
     /// Notes the last act; what is handed in afterwards is lost. Waits until it is on disk.
     pub(crate) async fn close(&self, act: Act) -> Result<(), LedgerError> {
         self.note(act, true).await.unwrap_or(Err(LedgerError::Stopping)).map(|_| ())

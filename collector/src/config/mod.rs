@@ -7,6 +7,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use buildtrail_evidence::tlog::policy::Policy;
@@ -38,6 +39,10 @@ pub struct Config {
     pub tree: Tree,
     /// `[enrol]`
     pub enrol: Enrol,
+    /// `[retention]`
+    pub retention: Retention,
+    /// `[hosts]`
+    pub hosts: Hosts,
 }
 
 /// `[tls]`: PEM files.
@@ -72,6 +77,40 @@ pub struct Limits {
 pub struct Log {
     /// Bytes after which a log file is closed; 1 MiB to 1 GiB.
     pub segment_bytes: u64,
+    /// Free space below which batches are refused, in bytes; 0 to 1 TiB.
+    pub reserve_bytes: u64,
+}
+
+/// `[retention]`: when events go. Hashes, headers and signatures stay for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Days after which events are removed; 0: never.
+    pub max_age_days: u32,
+    /// Bytes of the log above which the oldest events are removed; 0: none.
+    pub max_bytes: u64,
+}
+
+impl Retention {
+    /// The maximal age.
+    #[must_use]
+    pub(crate) fn max_age(self) -> Duration {
+        Duration::from_hours(24) * self.max_age_days
+    }
+}
+
+/// `[hosts]`: what is expected of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hosts {
+    /// Silence after which a host has gone dark, in seconds; 1 to 86400.
+    pub dark_after_seconds: u64,
+}
+
+impl Default for Hosts {
+    fn default() -> Self {
+        Self { dark_after_seconds: 180 }
+    }
 }
 
 /// `[tree]`: the signed Merkle tree over the log.
@@ -124,6 +163,8 @@ impl Default for Config {
             log: Log::default(),
             tree: Tree::default(),
             enrol: Enrol::default(),
+            retention: Retention::default(),
+            hosts: Hosts::default(),
         }
     }
 }
@@ -154,7 +195,7 @@ impl Default for Limits {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20 }
+        Self { segment_bytes: 64 << 20, reserve_bytes: 64 << 20 }
     }
 }
 
@@ -243,6 +284,16 @@ impl Config {
             (1..=3600).contains(&self.tree.checkpoint_seconds),
             "tree.checkpoint_seconds",
             "it must be from 1 to 3600",
+        )?;
+        ensure(
+            self.log.reserve_bytes <= 1 << 40,
+            "log.reserve_bytes",
+            "it must be from 0 to 1099511627776 (1 TiB)",
+        )?;
+        ensure(
+            (1..=86_400).contains(&self.hosts.dark_after_seconds),
+            "hosts.dark_after_seconds",
+            "it must be from 1 to 86400",
         )
     }
 }
@@ -259,7 +310,7 @@ mod tests {
     fn the_documented_file_holds_the_defaults_and_every_key() {
         assert_eq!(parse(DOCUMENTED).unwrap(), Config::default());
         let keys = DOCUMENTED.lines().filter(|line| line.contains(" = ")).count();
-        assert_eq!(keys, 16, "a key was added without documenting it, or the other way round");
+        assert_eq!(keys, 20, "a key was added without documenting it, or the other way round");
     }
 
     #[test]
@@ -275,6 +326,9 @@ mod tests {
             ("[log]\nsegment_bytes = 5", "segment_bytes"),
             ("[enrol]\ncertificate_lifetime = '2s'", "certificate_lifetime"),
             ("[enrol]\ngrace = '30 days'", "grace"),
+            ("[log]\nreserve_bytes = 2000000000000", "reserve_bytes"),
+            ("[tree]\ncheckpoint_seconds = 0", "checkpoint_seconds"),
+            ("[hosts]\ndark_after_seconds = 0", "dark_after_seconds"),
             ("listen = 'localhost'", "listen"),
         ] {
             let error = parse(text).unwrap_err().to_string();

@@ -4,6 +4,8 @@
 //! One thread writes; what waits is written and synced as one group, however many hosts it came from.
 //! Must never answer before the sync, nor store a batch that does not follow its host's chain.
 
+mod forks;
+mod space;
 mod writer;
 
 use std::{
@@ -30,7 +32,10 @@ use tokio::{
 };
 use writer::Writer;
 
-use crate::{health::Health, peer::Host, store::Reader, tree::Message};
+pub(crate) use forks::Forks;
+pub(crate) use space::Space;
+
+use crate::{dark::Watch, health::Health, peer::Host, store::Reader, tree::Message};
 
 /// Batches that wait for the writer, over all streams.
 const QUEUE: usize = 256;
@@ -51,6 +56,11 @@ pub(crate) enum ItemEntry {
     Host(HostRecord),
     Batch(Box<OpenedBatch>),
     Collector(CollectorEntry),
+    /// The events of these records' batches are gone.
+    Thinned {
+        first: RecordIndex,
+        end: RecordIndex,
+    },
 }
 
 /// Why a batch was not stored.
@@ -90,6 +100,8 @@ pub(crate) struct KnownHost {
 #[derive(Debug, Default)]
 pub(crate) struct KnownHosts {
     pub(crate) hosts: HashMap<HostId, KnownHost>,
+    /// Second histories that are in the log already.
+    pub(crate) forks: Forks,
     /// Records were lost here: a host that seems new may have had batches before.
     pub(crate) damaged: bool,
 }
@@ -101,8 +113,34 @@ struct Submission {
 }
 
 enum Submitted {
-    Batch { host: Arc<Host>, signed: SignedBatch, opened: Box<OpenedBatch> },
-    Act { entry: CollectorEntry, last: bool },
+    Batch {
+        host: Arc<Host>,
+        signed: SignedBatch,
+        opened: Box<OpenedBatch>,
+    },
+    Act {
+        entry: CollectorEntry,
+        last: bool,
+    },
+    /// Remove the events of the closed segment that begins here.
+    Thin {
+        first: RecordIndex,
+    },
+    /// Close the segment that is being written.
+    Rotate,
+}
+
+/// What the writer works with.
+pub(crate) struct Around {
+    /// Answers questions about batches too old for memory.
+    pub(crate) lookup: Reader,
+    /// Receives what was stored, in the order of the log.
+    pub(crate) indexed: mpsc::Sender<Vec<Item>>,
+    /// Receives the leaves of what was stored.
+    pub(crate) tree: SyncSender<Message>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) space: Space,
 }
 
 /// Where streams hand in their batches. Clones share one writer; it ends behind the last act.
@@ -113,21 +151,28 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Starts the writer on a blocking thread. `indexed` receives what was stored, in the order of the log; `lookup`
-    /// answers questions about batches too old for memory. The writer's result is an error when the log failed.
+    /// Starts the writer on a blocking thread. The writer's result is an error when the log failed.
     pub(crate) fn start(
         log: RecordLog,
         known: KnownHosts,
-        lookup: Reader,
-        indexed: mpsc::Sender<Vec<Item>>,
-        health: Arc<Health>,
-        tree: SyncSender<Message>,
+        around: Around,
     ) -> (Self, JoinHandle<Result<(), LedgerError>>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let durable_end = Arc::new(AtomicU64::new(log.durable_end().0));
-        let leaves = Vec::new();
-        let writer =
-            Writer { log, known, lookup, indexed, health, durable_end: durable_end.clone(), tree, leaves };
+        let Around { lookup, indexed, health, tree, watch, space } = around;
+        let durable = durable_end.clone();
+        let writer = Writer {
+            log,
+            known,
+            lookup,
+            indexed,
+            health,
+            durable_end: durable,
+            tree,
+            watch,
+            space,
+            leaves: Vec::new(),
+        };
         let writing = tokio::task::spawn_blocking(move || writer.run(receiver));
         (Self { sender, durable_end }, writing)
     }
@@ -154,6 +199,28 @@ impl Ledger {
         last: bool,
     ) {
         let _ = self.sender.send(Submission { what: Submitted::Act { entry, last }, answer }).await;
+    }
+
+    /// Removes the events of the batches in the closed segment that begins with `first`.
+    ///
+    /// # Errors
+    /// There is no such segment, it is damaged, the disk refuses, or the collector is stopping.
+    pub(crate) async fn thin(&self, first: RecordIndex) -> Result<(), LedgerError> {
+        self.order(Submitted::Thin { first }).await
+    }
+
+    /// Closes the segment that is being written.
+    ///
+    /// # Errors
+    /// The disk refuses, or the collector is stopping.
+    pub(crate) async fn rotate(&self) -> Result<(), LedgerError> {
+        self.order(Submitted::Rotate).await
+    }
+
+    async fn order(&self, what: Submitted) -> Result<(), LedgerError> {
+        let (answer, receiver) = oneshot::channel();
+        let _ = self.sender.send(Submission { what, answer }).await;
+        receiver.await.unwrap_or(Err(LedgerError::Stopping)).map(|_| ())
     }
 
     /// Every record before this one is on disk.

@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use buildtrail_evidence::{
-    batch::OpenedBatch,
+    batch::{self, OpenedBatch},
     chain::{Accepted, Chain, ChainError},
     log::{HostRecord, LogEntry, leaf_bytes},
     records::{RecordIndex, RecordLog, RecordsError},
@@ -15,8 +15,10 @@ use buildtrail_evidence::{
 use buildtrail_proto::v1::{CollectorEntry, SignedBatch};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Answer, Item, ItemEntry, Kept, KnownHost, KnownHosts, LedgerError, Submission, Submitted};
-use crate::{health::Health, peer::Host, store::Reader, tree::Message};
+use super::{
+    Answer, Item, ItemEntry, Kept, KnownHost, KnownHosts, LedgerError, Space, Submission, Submitted,
+};
+use crate::{acts, dark::Watch, health::Health, peer::Host, store::Reader, tree::Message};
 
 /// Most batches, and about the most bytes, in one group.
 const GROUP_BATCHES: usize = 256;
@@ -30,6 +32,8 @@ pub(super) struct Writer {
     pub(super) health: Arc<Health>,
     pub(super) durable_end: Arc<AtomicU64>,
     pub(super) tree: SyncSender<Message>,
+    pub(super) watch: Arc<Watch>,
+    pub(super) space: Space,
     /// Of records that are appended and not synced.
     pub(super) leaves: Vec<Vec<u8>>,
 }
@@ -62,13 +66,20 @@ impl Writer {
     fn commit(&mut self, group: Vec<Submission>) -> Result<Vec<Item>, LedgerError> {
         let mut items = Vec::new();
         let mut answers = Vec::with_capacity(group.len());
+        if let Some(change) = self.space.look() {
+            // That it could not be written was said.
+            let _ = self.note(acts::entry(change), &mut items);
+        }
         for Submission { what, answer } in group {
             let (events, kept) = match what {
+                Submitted::Batch { .. } if self.space.refuses() => (None, Err(full())),
                 Submitted::Batch { host, signed, opened } => {
                     let events = opened.events.len() as u64;
                     (Some(events), self.store(&host, signed, *opened, &mut items))
                 }
                 Submitted::Act { entry, .. } => (None, self.note(entry, &mut items)),
+                Submitted::Thin { first } => (None, self.thin(first, &mut items)),
+                Submitted::Rotate => (None, self.log.rotate().map(|()| Kept::Stored).map_err(disk)),
             };
             answers.push((answer, events, kept));
         }
@@ -116,23 +127,65 @@ impl Writer {
         opened: OpenedBatch,
         items: &mut Vec<Item>,
     ) -> Answer {
-        if let Some(known) = self.known.hosts.get(&host.id) {
-            if known.key != host.key {
-                return Err(LedgerError::ForeignKey);
-            }
-            if self.check(&known.chain, host, &opened)? == Accepted::Duplicate {
+        match self.place(host, &opened) {
+            Ok(Accepted::New) => {}
+            Ok(Accepted::Duplicate) => {
+                self.heard(host, items);
                 return Ok(Kept::KnownAlready);
             }
-        } else {
-            let chain = self.new_chain();
-            self.check(&chain, host, &opened)?;
-            self.introduce(host, chain, items)?;
+            Err(error) => {
+                self.detect_fork(&error, host, &signed, items);
+                return Err(error);
+            }
         }
+        if !self.known.hosts.contains_key(&host.id) {
+            self.introduce(host, self.new_chain(), items)?;
+        }
+        self.heard(host, items);
         let record = self.append(&LogEntry::Batch(signed))?;
         if let Some(known) = self.known.hosts.get_mut(&host.id) {
             known.chain.advance(&opened);
         }
         items.push(Item { record, entry: ItemEntry::Batch(Box::new(opened)) });
+        Ok(Kept::Stored)
+    }
+
+    /// Where a batch belongs in its host's chain.
+    fn place(&self, host: &Host, opened: &OpenedBatch) -> Result<Accepted, LedgerError> {
+        match self.known.hosts.get(&host.id) {
+            Some(known) if known.key != host.key => Err(LedgerError::ForeignKey),
+            Some(known) => self.check(&known.chain, host, opened),
+            None => self.check(&self.new_chain(), host, opened),
+        }
+    }
+
+    fn heard(&mut self, host: &Host, items: &mut Vec<Item>) {
+        if let Some(back) = self.watch.heard(&host.id, &host.name) {
+            // That it could not be written was said.
+            let _ = self.note(acts::entry(back), items);
+        }
+    }
+
+    fn detect_fork(&mut self, error: &LedgerError, host: &Host, batch: &SignedBatch, items: &mut Vec<Item>) {
+        let LedgerError::Chain(ChainError::Fork { number }) = error else { return };
+        if let Some(fork) = self.known.forks.detect(host, batch, *number) {
+            // That it could not be written was said.
+            let _ = self.note(acts::entry(fork), items);
+        }
+    }
+
+    /// Removes the events of a closed segment's batches. What is damaged there stays as it is.
+    fn thin(&mut self, first: RecordIndex, items: &mut Vec<Item>) -> Answer {
+        let closed = self.log.closed_segments().find(|closed| closed.first == first);
+        let Some(closed) = closed else {
+            return Err(LedgerError::Disk(format!("no segment begins at {first}")));
+        };
+        let rewritten = self.log.rewrite_segment(first, |_, record| without_events(record)).map_err(disk)?;
+        if !rewritten {
+            return Err(LedgerError::Disk(format!("the segment from record {first} on is damaged")));
+        }
+        let record = RecordIndex(self.log.end().0.saturating_sub(1));
+        items.push(Item { record, entry: ItemEntry::Thinned { first, end: closed.end } });
         Ok(Kept::Stored)
     }
 
@@ -193,6 +246,16 @@ impl Writer {
     }
 }
 
+/// The record of a batch with all its events withheld; `None`: it has none, or is none.
+fn without_events(record: &[u8]) -> Option<Vec<u8>> {
+    let Ok(LogEntry::Batch(batch)) = LogEntry::decode(record) else { return None };
+    batch::thin(&batch, |_| false).ok().map(|thinned| LogEntry::Batch(thinned).encode())
+}
+
+fn full() -> LedgerError {
+    LedgerError::Disk("the disk is full".to_owned())
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "used as map_err's function")]
 fn disk(error: RecordsError) -> LedgerError {
     LedgerError::Disk(error.to_string())
@@ -207,7 +270,7 @@ impl Submission {
     fn bytes(&self) -> usize {
         match &self.what {
             Submitted::Batch { signed, .. } => signed.body.len(),
-            Submitted::Act { .. } => 0,
+            Submitted::Act { .. } | Submitted::Thin { .. } | Submitted::Rotate => 0,
         }
     }
 

@@ -39,6 +39,29 @@ pub(super) fn act(
     Ok(())
 }
 
+/// Forgets the events of batches, and the jobs that have none left.
+pub(super) fn thinned(
+    index: &Transaction<'_>,
+    first: RecordIndex,
+    end: RecordIndex,
+) -> Result<(), StoreError> {
+    index.execute(
+        "DELETE FROM events WHERE id IN (
+             SELECT events.id FROM batches JOIN events ON events.boot = batches.boot
+                 AND events.sequence BETWEEN batches.first_sequence AND batches.last_sequence
+             WHERE batches.record >= ?1 AND batches.record < ?2
+         )",
+        params![first.0.cast_signed(), end.0.cast_signed()],
+    )?;
+    index.execute_batch(
+        "DELETE FROM jobs WHERE NOT EXISTS (SELECT 1 FROM events WHERE events.job = jobs.id);
+         DELETE FROM job_counts WHERE job NOT IN (SELECT id FROM jobs);
+         DELETE FROM steps WHERE job NOT IN (SELECT id FROM jobs);
+         DELETE FROM step_counts WHERE step NOT IN (SELECT id FROM steps);",
+    )?;
+    Ok(())
+}
+
 /// A batch of a known host, newer than those before.
 pub(super) fn batch(
     index: &Transaction<'_>,

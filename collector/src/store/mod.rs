@@ -25,12 +25,17 @@ use buildtrail_evidence::{
     key::HostPublicKey,
     records::{RecordIndex, RecordsError},
 };
+use buildtrail_proto::v1::{CollectorEntry, collector_entry::Act};
+use prost::Message as _;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
 pub(crate) use indexer::{LiveEvents, run as run_indexer};
 pub(crate) use reader::{ActSelection, Asked, Bounds, JobRow, Order, Reader, Resolved, Selection};
 
-use crate::ledger::{Item, ItemEntry, KnownHost, KnownHosts};
+use crate::{
+    dark::Known,
+    ledger::{Forks, Item, ItemEntry, KnownHost, KnownHosts},
+};
 
 /// How long a statement waits for the other connection's lock.
 const BUSY: Duration = Duration::from_secs(10);
@@ -60,6 +65,12 @@ pub enum StoreError {
     /// The question took longer than `limits.query_seconds`.
     #[error("the question took too long; narrow it by time, host or job, or raise limits.query_seconds")]
     TimedOut,
+}
+
+impl StoreError {
+    fn is_full_disk(&self) -> bool {
+        matches!(self, Self::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull))
+    }
 }
 
 /// The index, open for writing. One per process.
@@ -121,6 +132,7 @@ impl Store {
         for item in items {
             match &item.entry {
                 ItemEntry::Host(host) => apply::host(&transaction, host)?,
+                ItemEntry::Thinned { first, end } => apply::thinned(&transaction, *first, *end)?,
                 ItemEntry::Collector(entry) => apply::act(&transaction, item.record, entry)?,
                 ItemEntry::Batch(batch) => apply::batch(&transaction, item.record, batch)?,
             }
@@ -144,7 +156,7 @@ impl Store {
     /// Every host in the log and where its chain ends.
     pub(crate) fn known_hosts(&self) -> Result<KnownHosts, StoreError> {
         let damaged = self.connection.query_row("SELECT damaged FROM state", [], |row| row.get(0))?;
-        let mut known = KnownHosts { damaged, ..KnownHosts::default() };
+        let mut known = KnownHosts { damaged, forks: self.known_forks()?, ..KnownHosts::default() };
         let mut statement = self.connection.prepare(
             "SELECT host_id, public_key, number, digest, boot_id, last_sequence, damaged FROM hosts",
         )?;
@@ -168,6 +180,38 @@ impl Store {
             known.hosts.insert(host_id, KnownHost { key, chain });
         }
         Ok(known)
+    }
+
+    /// Every host, for [`crate::dark`].
+    pub(crate) fn watched_hosts(&self) -> Result<Vec<Known>, StoreError> {
+        let mut statement = self.connection.prepare(
+            "SELECT host_id, name, coalesce((
+                 SELECT kind FROM acts WHERE acts.host_id = hosts.host_id AND kind IN ('host.dark', 'host.back')
+                 ORDER BY record DESC LIMIT 1
+             ), '') = 'host.dark' FROM hosts",
+        )?;
+        let mut rows = statement.query([])?;
+        let mut hosts = Vec::new();
+        while let Some(row) = rows.next()? {
+            let id: String = row.get(0)?;
+            let id = HostId::parse(&id).map_err(|_| StoreError::Damaged("a host id"))?;
+            hosts.push(Known { id, name: row.get(1)?, dark: row.get(2)? });
+        }
+        Ok(hosts)
+    }
+
+    fn known_forks(&self) -> Result<Forks, StoreError> {
+        let mut forks = Forks::default();
+        let mut statement = self.connection.prepare("SELECT entry FROM acts WHERE kind = 'chain.fork'")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let entry: Vec<u8> = row.get(0)?;
+            let entry = CollectorEntry::decode(&entry[..]).map_err(|_| StoreError::Damaged("an act"))?;
+            if let Some(Act::ChainFork(fork)) = &entry.act {
+                forks.known(fork);
+            }
+        }
+        Ok(forks)
     }
 
     fn host_key(&self, host_id: &str) -> Result<Option<HostPublicKey>, StoreError> {

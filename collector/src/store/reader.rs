@@ -10,7 +10,7 @@ use std::{
 use buildtrail_evidence::{digest::Digest, id::HostId, records::RecordIndex};
 use buildtrail_proto::{
     timestamp_from_unix_nanos,
-    v1::{AuditEvent, CollectorEntry, Job, JobSummary, RecordedAct, Step, StepSummary},
+    v1::{AuditEvent, CollectorEntry, Job, JobSummary, RecordedAct, Step, StepSummary, collector_entry::Act},
 };
 use prost::Message as _;
 use rusqlite::{
@@ -308,6 +308,13 @@ impl Asked {
     }
 }
 
+/// Batches that have events, and their events per kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Bodies {
+    pub(crate) batches: u64,
+    pub(crate) counts: HashMap<String, u64>,
+}
+
 /// Which acts; empty fields match everything.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ActSelection {
@@ -351,6 +358,69 @@ impl Asked {
             acts.push(RecordedAct { record, kind: row.get(1)?, entry: Some(entry) });
         }
         Ok((acts, false))
+    }
+
+    /// What the index holds of these records' batches.
+    pub(crate) fn bodies(&self, first: RecordIndex, end: RecordIndex) -> Result<Bodies, StoreError> {
+        let mut bodies = Bodies::default();
+        let mut statement = self.connection.prepare_cached(
+            "SELECT kind, count(*) FROM batches JOIN events ON events.boot = batches.boot
+                 AND events.sequence BETWEEN batches.first_sequence AND batches.last_sequence
+             WHERE record >= ?1 AND record < ?2 GROUP BY kind",
+        )?;
+        let range = params![first.0.cast_signed(), end.0.cast_signed()];
+        let mut rows = statement.query(range)?;
+        while let Some(row) = rows.next()? {
+            bodies.counts.insert(row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned());
+        }
+        let batches: i64 = self
+            .connection
+            .prepare_cached(
+                "SELECT count(*) FROM batches WHERE record >= ?1 AND record < ?2 AND EXISTS (
+                     SELECT 1 FROM events WHERE events.boot = batches.boot
+                         AND sequence BETWEEN first_sequence AND last_sequence
+                 )",
+            )?
+            .query_row(range, |row| row.get(0))?;
+        bodies.batches = batches.cast_unsigned();
+        Ok(bodies)
+    }
+
+    /// Whether the log says already that these records' events are removed.
+    pub(crate) fn is_stated(&self, first: RecordIndex, end: RecordIndex) -> Result<bool, StoreError> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT entry FROM acts WHERE kind = 'bodies.removed'")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let entry: Vec<u8> = row.get(0)?;
+            let entry = CollectorEntry::decode(&entry[..]).map_err(|_| StoreError::Damaged("an act"))?;
+            if let Some(Act::BodiesRemoved(removed)) = entry.act
+                && (removed.first_record, removed.end_record) == (first.0, end.0)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Jobs of a host's latest boot that have not finished.
+    pub(crate) fn unfinished_jobs(&self, host_id: &str) -> Result<Vec<Job>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT job FROM jobs WHERE finished = 0 AND host = (SELECT id FROM hosts WHERE host_id = ?1)
+                 AND EXISTS (
+                     SELECT 1 FROM events JOIN boots ON boots.id = events.boot
+                     JOIN hosts ON hosts.id = boots.host AND hosts.boot_id = boots.boot_id
+                     WHERE events.job = jobs.id AND hosts.host_id = ?1
+                 )
+             ORDER BY first_time",
+        )?;
+        let mut rows = statement.query([host_id])?;
+        let mut jobs = Vec::new();
+        while let Some(row) = rows.next()? {
+            let job: Vec<u8> = row.get(0)?;
+            jobs.push(Job::decode(&job[..]).map_err(|_| StoreError::Damaged("a job"))?);
+        }
+        Ok(jobs)
     }
 
     /// The public key of a host, if it is known.

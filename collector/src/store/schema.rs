@@ -107,6 +107,8 @@ CREATE TABLE acts (
     entry BLOB NOT NULL
 );
 CREATE INDEX acts_by_time ON acts (time, record);
+CREATE INDEX acts_by_host ON acts (host_id, record);
+CREATE INDEX acts_by_kind ON acts (kind, record);
 ";
 
 pub(super) fn create() -> String {
