@@ -37,6 +37,8 @@ const VERSION: i64 = 1;
 const BOOTS: i64 = 256;
 /// How long tokens that are of no more use are listed, in seconds.
 const KEPT: i64 = 30 * 86_400;
+/// Seconds after which it is noted again that a host was seen: writing costs a sync.
+const SEEN: i64 = 30;
 /// Tokens that may be valid at a time.
 const MAX_TOKENS: i64 = 10_000;
 
@@ -248,8 +250,9 @@ impl Control {
         transaction.execute(
             "INSERT INTO hosts (id, name, key, state, machine, token, enrolled, expires, seen)
              VALUES (?1, ?2, ?3, 1, '', '', ?4, ?5, ?4)
-             ON CONFLICT (id) DO UPDATE SET seen = ?4, expires = max(expires, ?5)",
-            params![host.id.as_str(), host.name, &host.key.as_bytes()[..], now, host.expires],
+             ON CONFLICT (id) DO UPDATE SET seen = ?4, expires = max(expires, ?5)
+             WHERE seen < ?4 - ?6 OR expires < ?5",
+            params![host.id.as_str(), host.name, &host.key.as_bytes()[..], now, host.expires, SEEN],
         )?;
         let state = transaction.query_row(
             "SELECT max(state) FROM hosts WHERE id = ?1 OR key = ?2",
@@ -291,8 +294,10 @@ impl Control {
              ORDER BY number DESC LIMIT 1 OFFSET ?2)",
             params![host.as_str(), BOOTS],
         )?;
-        transaction
-            .execute("UPDATE hosts SET machine = ?2 WHERE id = ?1", [host.as_str(), machine.as_str()])?;
+        transaction.execute(
+            "UPDATE hosts SET machine = ?2 WHERE id = ?1 AND machine <> ?2",
+            [host.as_str(), machine.as_str()],
+        )?;
         Ok(transaction.commit()?)
     }
 
