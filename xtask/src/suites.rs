@@ -34,10 +34,13 @@ pub(crate) enum Suite {
     Robustness,
     /// Agent and collector together.
     Delivery,
+    /// Every way around the agent that is known.
+    Evasion,
 }
 
 /// The end-to-end suites in the order in which they run.
-const END_TO_END: [Suite; 5] = [Suite::Usage, Suite::Job, Suite::Runner, Suite::Robustness, Suite::Delivery];
+const END_TO_END: [Suite; 6] =
+    [Suite::Usage, Suite::Job, Suite::Runner, Suite::Robustness, Suite::Delivery, Suite::Evasion];
 
 impl Suite {
     /// The test target in the package buildtrail-tests.
@@ -49,6 +52,7 @@ impl Suite {
             Self::Runner => "runner",
             Self::Robustness => "robustness",
             Self::Delivery => "delivery",
+            Self::Evasion => "evasion",
         }
     }
 
@@ -56,7 +60,7 @@ impl Suite {
         match self {
             Self::Unit | Self::Usage => &[],
             Self::Job => &[Need::Ebpf, Need::Namespaces, Need::Act],
-            Self::Runner | Self::Robustness | Self::Delivery => &[Need::Ebpf],
+            Self::Runner | Self::Robustness | Self::Delivery | Self::Evasion => &[Need::Ebpf],
         }
     }
 }
