@@ -11,7 +11,7 @@ use std::{fs::File, io};
 use buildtrail_evidence::{batch::Build, digest::Digest};
 
 use crate::{
-    catalog::{commands, files, variables},
+    catalog::{commands, files, relocations, variables},
     config::Config,
     sensor::loader,
 };
@@ -45,7 +45,9 @@ pub fn describe(config: &Config) -> Result<Build, BuildError> {
 
 fn policy_digest(config: &Config) -> Result<Digest, BuildError> {
     let mut text = serde_json::to_string(config)?;
-    for line in files::listing().chain(commands::listing()).chain(variables::listing()) {
+    for line in
+        files::listing().chain(commands::listing()).chain(variables::listing()).chain(relocations::listing())
+    {
         text.push('\n');
         text.push_str(&line);
     }

@@ -22,7 +22,7 @@ use tracing::{error, info};
 
 use crate::{
     build::{self, BuildError},
-    catalog::files,
+    catalog::{files, relocations},
     clock::BootTime,
     config::Config,
     enrol::{Credentials, CredentialsError, EnrolError, identity},
@@ -325,8 +325,12 @@ impl Sensing {
 pub fn start_sensor(config: &Config) -> Result<Sensor, SensorError> {
     let rings =
         RingSizes { critical: config.sensor.critical_ring_bytes, bulk: config.sensor.bulk_ring_bytes };
-    let variables: Vec<VariableName> =
-        IDENTITY_VARIABLES.iter().filter_map(|name| variable_name(name)).collect();
+    let variables: Vec<VariableName> = IDENTITY_VARIABLES
+        .iter()
+        .copied()
+        .chain(relocations::variables())
+        .filter_map(variable_name)
+        .collect();
     Sensor::start(rings, &variables, files::targets(&config.catalog), files::anywhere())
 }
 
@@ -338,6 +342,7 @@ fn sense(
     tell_started: oneshot::Sender<Result<(), SensorError>>,
 ) {
     pipeline.report_coverage(&sensor.coverage);
+    sensor.follow(pipeline.take_wishes());
     let _receiver_may_be_gone = tell_started.send(Ok(()));
     while !stop.load(Ordering::Acquire) {
         if let Err(error) = sensor.wait(wake.as_fd(), pipeline.patience()) {
@@ -345,6 +350,7 @@ fn sense(
             break;
         }
         pipeline.process(sensor.drain());
+        sensor.follow(pipeline.take_wishes());
         pipeline.tick(BootTime::now(), &|| sensor.counters());
     }
     pipeline.process(sensor.drain());

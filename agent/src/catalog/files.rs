@@ -178,6 +178,14 @@ pub(crate) fn listing() -> impl Iterator<Item = String> {
     BUILT_IN.iter().map(|(name, family, path)| format!("file\t{name}\t{family}\t{path}"))
 }
 
+/// Entries below this directory of homes: the rest of each one's path.
+pub(super) fn below(prefix: &str) -> impl Iterator<Item = (&'static str, Entry)> {
+    BUILT_IN.iter().filter_map(move |(name, family, path)| {
+        let rest = path.strip_prefix(prefix).filter(|rest| !rest.contains(['*', '?', '[', '{']))?;
+        Some((rest, Entry::new(name, family)))
+    })
+}
+
 /// All targets on this host: the built-in catalogue and the operator's, for every home directory.
 #[must_use]
 pub fn targets(settings: &config::Catalog) -> Vec<Target> {

@@ -6,6 +6,7 @@ pub mod arguments;
 pub mod commands;
 pub mod files;
 pub mod metadata;
+pub mod relocations;
 pub mod sockets;
 pub mod variables;
 

@@ -28,10 +28,58 @@ const ENDINGS: &[&str] = &[
     "_DSN",
 ];
 
+/// Variables that make programs load code, or settings that name code, from elsewhere (ld.so(8), bash(1), each
+/// interpreter's manual).
+const LOADERS: &[&str] = &[
+    "BASH_ENV",
+    "BUN_OPTIONS",
+    "CLASSPATH",
+    "DOTNET_STARTUP_HOOKS",
+    "ENV",
+    "GCONV_PATH",
+    "GIT_CONFIG_COUNT",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_EXEC_PATH",
+    "GIT_EXTERNAL_DIFF",
+    "GIT_PAGER",
+    "GIT_PROXY_COMMAND",
+    "GIT_SSH",
+    "GIT_SSH_COMMAND",
+    "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "LD_AUDIT",
+    "LD_DEBUG_OUTPUT",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "LUA_INIT",
+    "NODE_OPTIONS",
+    "OPENSSL_CONF",
+    "PERL5DB",
+    "PERL5LIB",
+    "PERL5OPT",
+    "PERLLIB",
+    "PHPRC",
+    "PROMPT_COMMAND",
+    "PYTHONHOME",
+    "PYTHONINSPECT",
+    "PYTHONPATH",
+    "PYTHONSTARTUP",
+    "RUBYLIB",
+    "RUBYOPT",
+    "_JAVA_OPTIONS",
+];
+
 /// As [`super::files::listing`].
 pub(crate) fn listing() -> impl Iterator<Item = String> {
     let names = NAMES.iter().map(|name| format!("variable\t{name}"));
-    names.chain(ENDINGS.iter().map(|ending| format!("variable\t*{ending}")))
+    let loaders = LOADERS.iter().map(|name| format!("loader\t{name}"));
+    names.chain(ENDINGS.iter().map(|ending| format!("variable\t*{ending}"))).chain(loaders)
+}
+
+/// Whether a variable of this name makes programs load code from elsewhere.
+#[must_use]
+pub fn steers_loading(name: &[u8]) -> bool {
+    LOADERS.iter().any(|loader| loader.as_bytes() == name)
 }
 
 /// Whether a variable of this name carries a credential.

@@ -122,6 +122,7 @@ mod tests {
             path: b"/home/a/.aws/credentials".to_vec(),
             file: FileId { device: 1, inode: 2 },
             operations,
+            in_jobs_only: false,
             seen: None,
         }
     }

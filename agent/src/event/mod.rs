@@ -29,16 +29,21 @@ pub fn process_exec(exec: &Exec, working_directory: &[u8], notes: &mut Notes) ->
         deleted: exec.deleted,
         credential_variables: credential_variables(exec, notes),
         redacted_arguments: redacted,
+        loader_variables: names(exec, notes, variables::steers_loading),
     }
 }
 
 /// Names of the variables that carry credentials, each once.
 #[must_use]
 pub fn credential_variables(exec: &Exec, notes: &mut Notes) -> Vec<String> {
+    names(exec, notes, variables::carries_credential)
+}
+
+fn names(exec: &Exec, notes: &mut Notes, chosen: impl Fn(&[u8]) -> bool) -> Vec<String> {
     let mut names: Vec<String> = exec
         .variables
         .iter()
-        .filter(|variable| variables::carries_credential(&variable.name))
+        .filter(|variable| chosen(&variable.name))
         .map(|variable| notes.text(&variable.name))
         .collect();
     names.sort();

@@ -11,7 +11,7 @@ use crate::{
     clock::BootTime,
     event::text::Notes,
     process::{Process, ProcessId, Role},
-    sensor::records::Memory,
+    sensor::{records::Memory, runners::Look},
 };
 
 /// Reaches remembered for one process.
@@ -67,6 +67,17 @@ impl Pipeline {
             denied: memory.denied,
         };
         self.emit(time, process.membership.as_ref(), Some(&process), notes, Body::MemoryAccess(body));
+    }
+
+    /// Somebody opened what /proc shows of a runner.
+    pub(super) fn take_look(&mut self, look: Look) {
+        let memory = Memory {
+            target: ProcessId { pid: look.runner, start: BootTime(0) },
+            method: MemoryMethod::Proc as u32,
+            mode: if look.memory { ATTACH } else { 0 },
+            denied: false,
+        };
+        self.take_memory(self.find(look.process), look.time, memory);
     }
 
     /// The kernel writes the memory of a dying process to a file or to a program.

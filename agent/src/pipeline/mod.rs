@@ -7,6 +7,7 @@
 mod health;
 mod memory;
 mod network;
+mod relocation;
 
 use std::{os::unix::ffi::OsStrExt as _, rc::Rc, time::Duration};
 
@@ -29,13 +30,14 @@ use crate::{
     sensor::{
         Batch, SensorError,
         coverage::CoverageReport,
-        files::{FileEvent, Who},
+        files::{FileEvent, Relocated, Who},
         records::{Exec, Record, Users, What},
     },
 };
 use health::Health;
 use memory::Reached;
 use network::Destinations;
+use relocation::Relocations;
 
 /// Time in which what a job did can still come out of the kernel after its runner ended, in nanoseconds.
 const JOB_END_GRACE: u64 = 250_000_000;
@@ -43,6 +45,19 @@ const JOB_END_GRACE: u64 = 250_000_000;
 const SHORT_PATIENCE: Duration = Duration::from_millis(25);
 /// How long the pipeline can be left alone when nothing waits.
 const LONG_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the sensors should watch from now on, and what no more.
+#[derive(Debug, Default)]
+pub struct Wishes {
+    /// Runners that appeared.
+    pub runners: Vec<u32>,
+    /// Runners that ended.
+    pub ended_runners: Vec<u32>,
+    /// Files that jobs call credentials.
+    pub relocated: Vec<Relocated>,
+    /// Jobs that ended.
+    pub ended_jobs: Vec<String>,
+}
 
 /// Reads what each hook emitted and lost since load.
 pub type ReadCounters<'a> = &'a dyn Fn() -> Result<Vec<(Hook, Counters)>, SensorError>;
@@ -56,6 +71,8 @@ pub struct Pipeline {
     lookups: DnsTracker,
     destinations: Destinations,
     reached: Reached,
+    relocations: Relocations,
+    wishes: Wishes,
     /// Runners that ended, and when.
     ending: Vec<(ProcessId, BootTime)>,
     health: Health,
@@ -67,9 +84,11 @@ impl Pipeline {
     #[must_use]
     pub fn new(host: HostIdentity, runners: RunnerPrograms, output: Output) -> Self {
         let mut processes = ProcessTable::default();
+        let mut found = Vec::new();
         for mut process in process::snapshot() {
             if runners.platform_of(&process.executable).is_some() {
                 process.role = Role::Runner;
+                found.push(process.id.pid);
             } else if let Some(parent) = processes.live(process.parent_pid) {
                 process.role = match parent.role {
                     Role::Runner => Role::RunnerChild(parent.id),
@@ -86,6 +105,8 @@ impl Pipeline {
             lookups: DnsTracker::default(),
             destinations: Destinations::default(),
             reached: Reached::default(),
+            relocations: Relocations::default(),
+            wishes: Wishes { runners: found, ..Wishes::default() },
             ending: Vec::new(),
             health: Health::default(),
             output,
@@ -118,6 +139,14 @@ impl Pipeline {
         for event in batch.files {
             self.take_file_event(event);
         }
+        for look in batch.looks {
+            self.take_look(look);
+        }
+    }
+
+    /// What the sensors should do because of what was processed.
+    pub fn take_wishes(&mut self) -> Wishes {
+        std::mem::take(&mut self.wishes)
     }
 
     /// Does what is due at `now`. `counters` reads what the kernel side emitted and lost.
@@ -195,6 +224,9 @@ impl Pipeline {
                 Some(_) => Role::Runner,
                 None => Role::Other,
             };
+            if role == Role::Runner && process.role != Role::Runner {
+                self.wishes.runners.push(id.pid);
+            }
             self.processes.entry(id, exec.parent_pid, process.users).role = role;
             return;
         };
@@ -237,6 +269,7 @@ impl Pipeline {
         self.emit(time, Some(membership), Some(process), notes, Body::ProcessExec(body));
 
         let step = membership.step.as_deref();
+        self.take_relocations(&membership.job.job_id, time, exec, working_directory);
         let new = self
             .jobs
             .get_mut(&membership.job.job_id)
@@ -263,11 +296,24 @@ impl Pipeline {
             && process.role == Role::Runner
         {
             self.ending.push((process.id, time));
+            self.wishes.ended_runners.push(id.pid);
         }
     }
 
     fn take_file_event(&mut self, event: FileEvent) {
-        let id = match event.process {
+        let id = self.find(event.process);
+        if event.in_jobs_only && self.processes.get(id).is_none_or(|process| process.membership.is_none()) {
+            // Outside jobs neither a name nor a job's word makes a secret.
+            return;
+        }
+        if let Some(access) = self.accesses.add(id, event) {
+            self.emit_access(&access);
+        }
+    }
+
+    /// The process that a sensor means.
+    fn find(&self, who: Who) -> ProcessId {
+        match who {
             Who::Known(id) => id,
             Who::Number { pid, alive } => {
                 let live = self.processes.live(pid).filter(|_| alive);
@@ -275,14 +321,6 @@ impl Pipeline {
                     live.or_else(|| self.processes.last_dead(pid)).or_else(|| self.processes.live(pid));
                 process.map_or(ProcessId { pid, start: BootTime(0) }, |process| process.id)
             }
-        };
-        let by_name = event.seen.as_ref().is_some_and(|seen| seen.by_name);
-        if by_name && self.processes.get(id).is_none_or(|process| process.membership.is_none()) {
-            // Outside jobs a name alone makes no secret.
-            return;
-        }
-        if let Some(access) = self.accesses.add(id, event) {
-            self.emit_access(&access);
         }
     }
 
@@ -326,6 +364,8 @@ impl Pipeline {
         }
         for (runner, time) in ended {
             for (job, summary) in self.jobs.finish(runner, time) {
+                self.relocations.forget(&job.job_id);
+                self.wishes.ended_jobs.push(job.job_id.clone());
                 let membership = Membership { job, step: None };
                 self.emit(time, Some(&membership), None, Notes::default(), Body::JobFinished(summary));
             }

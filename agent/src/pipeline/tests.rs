@@ -88,6 +88,7 @@ impl History {
             path: b"/secret".to_vec(),
             file: FileId { device: 1, inode: 1 },
             operations: all,
+            in_jobs_only: false,
             seen: None,
         };
         self.pipeline.process(Batch { files: vec![event], ..Batch::default() });

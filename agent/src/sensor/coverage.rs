@@ -87,7 +87,7 @@ const TIER_B_GAPS: &[(&str, &str)] = &[
     ),
     (
         "memory.access",
-        "Access to another process's memory by way of /proc/PID (mem, environ, maps, fd) is not seen.",
+        "Access to another process's memory by way of /proc/PID (mem, environ, maps, fd) is not seen, except to a runner's.",
     ),
 ];
 
@@ -113,6 +113,12 @@ impl CoverageReport {
     #[must_use]
     pub fn serves(&self, hook: &str) -> bool {
         self.hooks.iter().any(|report| report.hook == hook && report.tier.is_some())
+    }
+
+    /// Whether security functions serve a hook.
+    #[must_use]
+    pub fn serves_at_tier_a(&self, hook: &str) -> bool {
+        self.hooks.iter().any(|report| report.hook == hook && report.tier == Some(Tier::A))
     }
 
     /// What serves a hook, or why nothing does.

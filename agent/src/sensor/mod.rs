@@ -12,6 +12,7 @@ pub mod loader;
 pub mod offsets;
 pub mod privilege;
 pub mod records;
+pub mod runners;
 pub mod sequence;
 pub mod tracefs;
 
@@ -32,12 +33,14 @@ use crate::{
     catalog::files::{Anywhere, Target},
     clock::BootTime,
     error::with_causes,
+    pipeline::Wishes,
 };
 use btf::{Btf, VMLINUX};
 use coverage::{CoverageReport, HookReport, Tier};
 use files::{FileEvent, FileSensor};
 use loader::{Loaded, RingSizes};
 use records::{Record, What};
+use runners::{Look, RunnerSensor};
 use sequence::{Gap, Sequences};
 
 /// Records taken from one ring in one go, so that a flood cannot keep the rest waiting.
@@ -52,6 +55,8 @@ pub struct Batch {
     pub records: Vec<Record>,
     /// Later than every record that they depend on.
     pub files: Vec<FileEvent>,
+    /// Looks into runners, where security functions cannot tell them.
+    pub looks: Vec<Look>,
     /// Numbers that records should have had and that never came.
     pub gaps: Vec<Gap>,
     /// Records that could not be decoded.
@@ -67,6 +72,7 @@ pub struct Sensor {
     bulk: RingBuf<MapData>,
     kernel_log: Option<EbpfLogger<&'static dyn log::Log>>,
     files: Option<FileSensor>,
+    runners: Option<RunnerSensor>,
     sequences: Sequences,
     /// What is seen and what is not.
     pub coverage: CoverageReport,
@@ -111,6 +117,10 @@ impl Sensor {
                 return Err(SensorError::NoProcessHooks(coverage.detail(hook.name())));
             }
         }
+        let runners = (!coverage.serves_at_tier_a(Hook::Memory.name())).then(RunnerSensor::new);
+        let runners = runners.and_then(|runners| {
+            runners.inspect_err(|error| warn!(%error, "looks into runners cannot be seen")).ok()
+        });
         return_unused_memory();
         let kernel_log = loaded.kernel_log();
         Ok(Self {
@@ -119,6 +129,7 @@ impl Sensor {
             loaded,
             kernel_log,
             files,
+            runners,
             sequences: Sequences::default(),
             coverage,
         })
@@ -137,7 +148,9 @@ impl Sensor {
         let mut descriptors = vec![wake, rings[0], rings[1]];
         if let Some(files) = &self.files {
             descriptors.extend([files.events_fd(), files.changes_fd()]);
+            descriptors.extend(files.changed_fd());
         }
+        descriptors.extend(self.runners.as_ref().map(RunnerSensor::descriptor));
         let mut polled: Vec<PollFd<'_>> =
             descriptors.into_iter().map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
@@ -157,7 +170,6 @@ impl Sensor {
             log.flush();
         }
         if let Some(files) = &mut self.files {
-            files.follow_changes();
             match files.read() {
                 Ok(read) => {
                     batch.files = read.events;
@@ -165,6 +177,9 @@ impl Sensor {
                 }
                 Err(error) => warn!(%error, "events about secret files cannot be read"),
             }
+        }
+        if let Some(runners) = &mut self.runners {
+            batch.looks = runners.read();
         }
         for ring in [&mut self.bulk, &mut self.critical] {
             for _ in 0..MAX_RECORDS {
@@ -203,6 +218,18 @@ impl Sensor {
         }
         events.append(&mut batch.files);
         batch.files = events;
+    }
+
+    /// Watches what the pipeline asks for.
+    pub fn follow(&mut self, wishes: Wishes) {
+        if let Some(runners) = &mut self.runners {
+            wishes.runners.into_iter().for_each(|pid| runners.watch(pid));
+            wishes.ended_runners.into_iter().for_each(|pid| runners.forget(pid));
+        }
+        if let Some(files) = &mut self.files {
+            files.watch_relocated(&wishes.relocated);
+            wishes.ended_jobs.iter().for_each(|job| files.forget_job(job));
+        }
     }
 
     /// What each hook emitted and lost since load.

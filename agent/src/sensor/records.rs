@@ -324,7 +324,7 @@ fn memory(record: &abi::MemoryRecord) -> Memory {
         target: ProcessId { pid: record.target_tgid, start: BootTime(record.target_start_boot_time_ns) },
         method: record.method,
         mode: record.mode,
-        denied: record.result < 0,
+        denied: [-nix::libc::EPERM, -nix::libc::EACCES].contains(&record.result),
     }
 }
 

@@ -131,7 +131,7 @@ pub(crate) fn waiting(first: impl FnOnce() -> Result<()>) -> Result<Child> {
         first()?;
         io::Write::write_all(&mut &theirs, b"x")?;
         loop {
-            std::thread::sleep(std::time::Duration::from_secs(60));
+            std::thread::sleep(std::time::Duration::from_mins(1));
         }
     })?;
     let mut byte = [0];

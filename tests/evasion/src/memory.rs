@@ -116,19 +116,8 @@ pub(crate) const TECHNIQUES: &[Technique] = &[
         LOOKED,
         LOOKED,
     ),
-    of_proc(
-        "proc-fds",
-        "/proc/PID/fd",
-        |_| on_child(|pid| Ok(drop(fs::read_dir(format!("/proc/{pid}/fd"))?))),
-        &[event(&[INSPECT])],
-    ),
-    memory(
-        "proc-fds-runner",
-        "/proc/PID/fd of the runner",
-        |_| on_runner(|pid| Ok(drop(fs::read_dir(format!("/proc/{pid}/fd"))?))),
-        LOOKED,
-        LOOKED,
-    ),
+    of_proc("proc-fds", "/proc/PID/fd", |_| on_child(list), &[event(&[INSPECT])]),
+    memory("proc-fds-runner", "/proc/PID/fd of the runner", |_| on_runner(list), LOOKED, LOOKED),
     memory(
         "proc-task-mem-runner",
         "/proc/PID/task/TID/mem of the runner",
@@ -224,6 +213,12 @@ fn look(pid: i32, file: &str) -> Result<()> {
     // What is at the beginning of memory cannot be read, and need not.
     let _unmapped = std::io::Read::read(&mut &file, &mut buffer);
     ensure!(file.metadata()?.nlink() > 0, "the file is gone");
+    Ok(())
+}
+
+fn list(pid: i32) -> Result<()> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))?;
+    ensure!(descriptors.count() > 0, "the process has no descriptors");
     Ok(())
 }
 

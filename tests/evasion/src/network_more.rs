@@ -109,7 +109,7 @@ fn packet() -> Result<()> {
     let socket = socket(libc::AF_PACKET, libc::SOCK_DGRAM, 0)?;
     // SAFETY: all zeros are a valid address.
     let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
-    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_family = u16::try_from(libc::AF_PACKET)?;
     address.sll_protocol = 0x0800_u16.to_be();
     address.sll_ifindex =
         fs::read_to_string("/sys/class/net/lo/ifindex").map_or(Ok(1), |text| text.trim().parse())?;

@@ -121,6 +121,7 @@ pub fn script(directory: &Path, name: &str) -> String {
 }
 
 /// Says on standard error what went wrong; the exit status for it.
+#[must_use]
 pub fn explain(error: &anyhow::Error) -> i32 {
     let _nobody_listens = writeln!(std::io::stderr(), "{error:#}");
     if error.is::<Absent>() { ABSENT } else { 1 }

@@ -62,8 +62,8 @@ struct Parameters {
 pub(crate) struct Ring {
     descriptor: OwnedFd,
     parameters: Parameters,
-    submissions: *mut u8,
-    completions: *mut u8,
+    submissions: *mut u32,
+    completions: *mut u32,
     requests: *mut Request,
 }
 
@@ -92,14 +92,13 @@ impl Ring {
 
     /// Does one request and waits for its result.
     pub(crate) fn request(&mut self, request: Request) -> Result<i32> {
-        let tail = self.place(self.submissions, self.parameters.submission[1]);
+        let tail = number(self.submissions, self.parameters.submission[1]);
         let index = tail.load(Ordering::Acquire) & 3;
         // SAFETY: the mapping has four requests and as many places in its array; no request is under way.
         unsafe {
             self.requests.add(index as usize).write(request);
             self.submissions
-                .add(self.parameters.submission[6] as usize)
-                .cast::<u32>()
+                .byte_add(self.parameters.submission[6] as usize)
                 .add(index as usize)
                 .write(index);
         }
@@ -107,27 +106,28 @@ impl Ring {
         // Wakes the kernel's thread where there is one (`IORING_ENTER_SQ_WAKEUP`), and waits (`IORING_ENTER_GETEVENTS`).
         let flags = if self.parameters.flags & SQPOLL == 0 { 1 } else { 3 };
         call!(SYS_io_uring_enter, self.descriptor.as_raw_fd(), 1, 1, flags, 0, 0)?;
-        let head = self.place(self.completions, self.parameters.completion[0]);
+        let head = number(self.completions, self.parameters.completion[0]);
         let at = head.load(Ordering::Acquire);
-        let newest = self.place(self.completions, self.parameters.completion[1]).load(Ordering::Acquire);
+        let newest = number(self.completions, self.parameters.completion[1]).load(Ordering::Acquire);
         ensure!(at != newest, "io_uring has no result");
         let entry = self.parameters.completion[5] as usize + 16 * (at as usize & 7);
         // SAFETY: the entry lies in the mapping; its second half begins with the result.
-        let result = unsafe { self.completions.add(entry + 8).cast::<i32>().read() };
+        let result = unsafe { self.completions.byte_add(entry + 8).cast::<i32>().read() };
         head.fetch_add(1, Ordering::Release);
         if result < 0 {
             return Err(std::io::Error::from_raw_os_error(-result).into());
         }
         Ok(result)
     }
-
-    fn place(&self, mapping: *mut u8, offset: u32) -> &AtomicU32 {
-        // SAFETY: the kernel keeps a 32-bit number there, and this program changes it as an atomic one.
-        unsafe { &*mapping.add(offset as usize).cast::<AtomicU32>() }
-    }
 }
 
-fn map(ring: i32, offset: i64) -> Result<*mut u8> {
+/// The kernel's number at this place of a mapping, which lasts as long as the process.
+fn number(mapping: *mut u32, offset: u32) -> &'static AtomicU32 {
+    // SAFETY: the kernel keeps a 32-bit number there, and this program changes it as an atomic one.
+    unsafe { &*mapping.byte_add(offset as usize).cast::<AtomicU32>() }
+}
+
+fn map(ring: i32, offset: i64) -> Result<*mut u32> {
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_POPULATE);
     // SAFETY: a new mapping, which lasts as long as the process. Four entries fit a page.
     let address = unsafe { libc::mmap(ptr::null_mut(), 4096, protection, flags, ring, offset) };

@@ -24,7 +24,12 @@ use nix::sys::{
 };
 use tracing::{debug, warn};
 
-use super::{FileId, KernelWatch, touch};
+use super::{
+    FileId, KernelWatch, Relocated,
+    changes::{Changes, Subject},
+    touch,
+    wire::RawEvent,
+};
 use crate::{
     catalog::{
         Entry,
@@ -36,8 +41,20 @@ use crate::{
 /// Files that one pattern may add in one directory.
 const MAX_MATCHES: usize = 1024;
 
-/// What an open secret is: its entry, its path on the host unless that is not known, and whether only its name tells so.
-pub(super) type Identified = (Rc<Entry>, Option<Vec<u8>>, bool);
+/// Files that a job's variables may add.
+const MAX_RELOCATED: usize = 64;
+
+/// What an open secret is.
+#[derive(Debug)]
+pub(super) struct Identified {
+    pub(super) entry: Rc<Entry>,
+    /// On the host, unless that is not known.
+    pub(super) path: Option<Vec<u8>>,
+    /// Only its name, or what a job says, tells so.
+    pub(super) in_jobs_only: bool,
+    /// Only its name tells so.
+    pub(super) by_name: bool,
+}
 
 /// A marked file. The time of its creation, or its generation, tells it from a later one with the same inode number.
 #[derive(Debug)]
@@ -46,6 +63,21 @@ struct Watched {
     path: PathBuf,
     created: Option<SystemTime>,
     generation: Option<u32>,
+    /// It has no name any more that is known here.
+    gone: bool,
+    /// The job whose variable names it; `None`: the catalogue has it.
+    job: Option<String>,
+}
+
+impl Watched {
+    fn identified(&self) -> Identified {
+        Identified {
+            entry: Rc::clone(&self.entry),
+            path: Some(self.path.as_os_str().as_bytes().to_vec()),
+            in_jobs_only: self.job.is_some(),
+            by_name: false,
+        }
+    }
 }
 
 /// Targets in one directory.
@@ -64,6 +96,7 @@ pub(super) struct Marks {
     directory_ids: HashMap<FileId, PathBuf>,
     anywhere: Vec<Anywhere>,
     kernel: Option<KernelWatch>,
+    changes: Option<Changes>,
     inotify: Inotify,
     waiting: HashMap<WatchDescriptor, HashSet<usize>>,
 }
@@ -73,6 +106,7 @@ impl Marks {
         targets: Vec<Target>,
         anywhere: Vec<Anywhere>,
         mut kernel: Option<KernelWatch>,
+        changes: Option<Changes>,
     ) -> io::Result<Self> {
         for name in anywhere.iter().map(Anywhere::name).collect::<HashSet<_>>() {
             if let Some(kernel) = &mut kernel {
@@ -95,6 +129,7 @@ impl Marks {
             directory_ids: HashMap::new(),
             anywhere,
             kernel,
+            changes,
             inotify: Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?,
             waiting: HashMap::new(),
         })
@@ -138,20 +173,86 @@ impl Marks {
         &mut self,
         fanotify: &Fanotify,
         metadata: &Metadata,
-        path: &Path,
-    ) -> Option<Rc<Entry>> {
+        path: Option<&Path>,
+    ) -> Option<Identified> {
         if let Some(watched) = self.files.get(&FileId::of(metadata))
             && watched.created == metadata.created().ok()
         {
-            return Some(Rc::clone(&watched.entry));
+            let identified = watched.identified();
+            // A path that is too long to be told is the one that it was marked by.
+            let told = path.map(|path| path.as_os_str().as_bytes().to_vec());
+            return Some(Identified { path: told.or(identified.path), ..identified });
         }
         // A child of a marked directory that is not marked itself: new, or no secret.
+        let path = path?;
+        let entry = self.target_at(path)?;
+        self.mark_file(fanotify, path, &entry, None);
+        let path = Some(path.as_os_str().as_bytes().to_vec());
+        Some(Identified { entry, path, in_jobs_only: false, by_name: false })
+    }
+
+    /// What the catalogue has at a path in a marked directory.
+    fn target_at(&self, path: &Path) -> Option<Rc<Entry>> {
         let group = &self.groups[*self.directories.get(path.parent()?)?];
         let name = path.file_name()?;
-        let (_, entry) = group.targets.iter().find(|(target, _)| target.matches(name))?;
-        let entry = Rc::clone(entry);
-        self.mark_file(fanotify, path, &entry);
-        Some(entry)
+        group.targets.iter().find(|(target, _)| target.matches(name)).map(|(_, entry)| Rc::clone(entry))
+    }
+
+    /// Becomes readable when a secret was changed.
+    pub(super) fn changed_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.changes.as_ref().map(Changes::descriptor)
+    }
+
+    /// Which file changed, and which secret that is.
+    pub(super) fn changed(&mut self, event: &RawEvent) -> Option<(FileId, Identified)> {
+        match self.changes.as_ref()?.subject(event)? {
+            Subject::File(file) => Some((file, self.files.get(&file)?.identified())),
+            Subject::Name(path) => {
+                self.target_at(&path)?;
+                let now = fs::symlink_metadata(&path).ok().as_ref().map(FileId::of);
+                let (file, watched) = self
+                    .files
+                    .iter_mut()
+                    .find(|(file, watched)| !watched.gone && watched.path == path && Some(**file) != now)?;
+                watched.gone = true;
+                Some((*file, watched.identified()))
+            }
+        }
+    }
+
+    /// Watches a file that a job's variable names, while that job lasts. Files beyond [`MAX_RELOCATED`] are left out.
+    pub(super) fn add_relocated(&mut self, fanotify: &Fanotify, relocated: &Relocated) {
+        let of_job = |watched: &&Watched| watched.job.as_ref() == Some(&relocated.job);
+        let Ok(metadata) = fs::metadata(&relocated.path) else { return };
+        let known = self.files.get(&FileId::of(&metadata));
+        if known.is_some_and(|watched| watched.created == metadata.created().ok()) {
+            return;
+        }
+        if self.files.values().filter(of_job).count() < MAX_RELOCATED {
+            self.mark_file(fanotify, &relocated.path, &relocated.entry, Some(relocated.job.clone()));
+        } else {
+            warn!(job = relocated.job, "a job's variables name too many files; not all are watched");
+        }
+    }
+
+    /// The job has ended: what only its variables named is watched no more.
+    pub(super) fn forget_job(&mut self, fanotify: &Fanotify, job: &str) {
+        let forgotten: Vec<(FileId, Watched)> =
+            self.files.extract_if(|_, watched| watched.job.as_deref() == Some(job)).collect();
+        for (file, watched) in forgotten {
+            let all =
+                MaskFlags::FAN_OPEN | MaskFlags::FAN_ACCESS | MaskFlags::FAN_MODIFY | MaskFlags::FAN_CLOSE;
+            let path = Some(watched.path.as_path());
+            if let Err(error) = fanotify.mark(MarkFlags::FAN_MARK_REMOVE, all, nix::fcntl::AT_FDCWD, path) {
+                debug!(%error, "a file is watched on, because it is not at its place any more");
+            }
+            if let Some(changes) = &mut self.changes {
+                changes.forget(file);
+            }
+            if let Some(kernel) = &mut self.kernel {
+                kernel.remove_file(file);
+            }
+        }
     }
 
     /// Which secret a file is that the eBPF programs reported.
@@ -164,8 +265,7 @@ impl Marks {
         if let Some(watched) = self.files.get(&file)
             && watched.generation.is_none_or(|generation| generation == touched.generation)
         {
-            let path = watched.path.as_os_str().as_bytes().to_vec();
-            return Some((Rc::clone(&watched.entry), Some(path), false));
+            return Some(watched.identified());
         }
         let name = crate::catalog::base_name(&touched.path);
         if touch::is_watched_place(touched) {
@@ -178,12 +278,13 @@ impl Marks {
                     .find(|(target, _)| target.matches(OsStr::from_bytes(name)))
             {
                 let (entry, path) = (Rc::clone(entry), path.join(OsStr::from_bytes(name)));
-                self.mark_file(fanotify, &path, &entry);
-                return Some((entry, Some(path.as_os_str().as_bytes().to_vec()), false));
+                self.mark_file(fanotify, &path, &entry, None);
+                let path = Some(path.as_os_str().as_bytes().to_vec());
+                return Some(Identified { entry, path, in_jobs_only: false, by_name: false });
             }
         }
         let found = self.anywhere.iter().find(|anywhere| anywhere.matches(&touched.path))?;
-        Some((Rc::clone(&found.entry), None, true))
+        Some(Identified { entry: Rc::clone(&found.entry), path: None, in_jobs_only: true, by_name: true })
     }
 
     /// Marks what exists of a group and waits for the rest.
@@ -197,7 +298,7 @@ impl Marks {
         self.wait_at(&real, index);
         self.mark_directory(fanotify, &real, index);
         for (path, entry) in self.existing(index, &real) {
-            self.mark_file(fanotify, &path, &entry);
+            self.mark_file(fanotify, &path, &entry, None);
         }
     }
 
@@ -220,7 +321,7 @@ impl Marks {
         found
     }
 
-    fn mark_file(&mut self, fanotify: &Fanotify, path: &Path, entry: &Rc<Entry>) {
+    fn mark_file(&mut self, fanotify: &Fanotify, path: &Path, entry: &Rc<Entry>, job: Option<String>) {
         let Ok(metadata) = fs::metadata(path) else { return };
         if !metadata.is_file() {
             return;
@@ -232,11 +333,18 @@ impl Marks {
                 if let Some(kernel) = &mut self.kernel {
                     kernel.add_file(file);
                 }
+                if let Some(changes) = &mut self.changes
+                    && let Err(error) = changes.add_file(path, file)
+                {
+                    debug!(secret = entry.name, %error, "changes of a secret file cannot be watched");
+                }
                 let watched = Watched {
                     entry: Rc::clone(entry),
                     path: path.to_owned(),
                     created: metadata.created().ok(),
                     generation: generation_of(path),
+                    gone: false,
+                    job,
                 };
                 self.files.insert(file, watched);
             }
@@ -249,6 +357,11 @@ impl Marks {
         match fanotify.mark(MarkFlags::FAN_MARK_ADD, mask, nix::fcntl::AT_FDCWD, Some(real)) {
             Ok(()) => {
                 self.directories.insert(real.to_owned(), index);
+                if let Some(changes) = &mut self.changes
+                    && let Err(error) = changes.add_directory(real)
+                {
+                    debug!(directory = %real.display(), %error, "changes of secrets in a directory cannot be watched");
+                }
                 if let Ok(metadata) = fs::metadata(real) {
                     let directory = FileId::of(&metadata);
                     self.directory_ids.insert(directory, real.to_owned());

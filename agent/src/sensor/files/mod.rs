@@ -6,11 +6,12 @@
 //!
 //! fanotify stays on when the programs report opens: it tells at no cost which descriptors were really read or written.
 
+mod changes;
 mod marks;
 mod operations;
 mod touch;
 mod watch;
-mod wire;
+pub(super) mod wire;
 
 pub use operations::Operations;
 pub use watch::KernelWatch;
@@ -20,9 +21,9 @@ use std::{
     io,
     os::{
         fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
-        unix::{ffi::OsStringExt as _, fs::MetadataExt as _},
+        unix::fs::MetadataExt as _,
     },
-    path::Path,
+    path::PathBuf,
     rc::Rc,
 };
 
@@ -30,6 +31,8 @@ use nix::{
     libc,
     sys::fanotify::{EventFFlags, Fanotify, InitFlags},
 };
+
+use tracing::warn;
 
 use crate::{
     catalog::{
@@ -39,7 +42,9 @@ use crate::{
     clock::BootTime,
     process::ProcessId,
 };
-use marks::Marks;
+use changes::Changes;
+use marks::{Identified, Marks};
+use wire::RawEvent;
 
 /// Bytes of events read at once.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -78,8 +83,21 @@ pub struct FileEvent {
     pub file: FileId,
     /// What was done. Equal events that wait in the kernel are merged.
     pub operations: Operations,
+    /// Its name alone, or a job's variable, makes it a secret: no news outside jobs.
+    pub in_jobs_only: bool,
     /// What only the eBPF programs can tell.
     pub seen: Option<Seen>,
+}
+
+/// A file that a job's environment variable calls a credential.
+#[derive(Clone, Debug)]
+pub struct Relocated {
+    /// Where.
+    pub path: PathBuf,
+    /// As what.
+    pub entry: Rc<Entry>,
+    /// Whose variable names it.
+    pub job: String,
 }
 
 /// Which process.
@@ -144,7 +162,10 @@ impl FileSensor {
             | InitFlags::FAN_REPORT_PIDFD;
         let event_flags = EventFFlags::O_RDONLY | EventFFlags::O_LARGEFILE | EventFFlags::O_CLOEXEC;
         let fanotify = Fanotify::init(flags, event_flags)?;
-        let mut marks = Marks::new(targets, anywhere, kernel)?;
+        let changes = Changes::new()
+            .inspect_err(|error| warn!(%error, "changes of secret files cannot be watched"))
+            .ok();
+        let mut marks = Marks::new(targets, anywhere, kernel, changes)?;
         marks.scan_all(&fanotify);
         let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
         Ok(Self { fanotify, marks, own_pid, buffer: vec![0; BUFFER_BYTES] })
@@ -162,70 +183,92 @@ impl FileSensor {
         self.marks.changes_fd()
     }
 
+    /// Becomes readable when a secret was changed without being opened; `None` where that cannot be seen.
+    #[must_use]
+    pub fn changed_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.marks.changed_fd()
+    }
+
+    /// Watches what a job's variables call credentials.
+    pub fn watch_relocated(&mut self, relocated: &[Relocated]) {
+        for file in relocated {
+            self.marks.add_relocated(&self.fanotify, file);
+        }
+    }
+
+    /// The job has ended.
+    pub fn forget_job(&mut self, job: &str) {
+        self.marks.forget_job(&self.fanotify, job);
+    }
+
     /// Files that are watched now.
     #[must_use]
     pub fn watched(&self) -> usize {
         self.marks.watched()
     }
 
-    /// Marks what appeared since.
-    pub fn follow_changes(&mut self) {
-        self.marks.follow_changes(&self.fanotify);
-    }
-
-    /// Reads the events that wait.
+    /// Reads the events that wait. Changes are read first: what they say of a name is about the file that had it before.
     ///
     /// # Errors
     ///
     /// When the kernel refuses the read.
     pub fn read(&mut self) -> io::Result<FileBatch> {
         let mut batch = FileBatch::default();
+        self.read_group(&mut batch, true)?;
+        self.marks.follow_changes(&self.fanotify);
+        self.read_group(&mut batch, false)?;
+        Ok(batch)
+    }
+
+    fn read_group(&mut self, batch: &mut FileBatch, changes: bool) -> io::Result<()> {
         for _ in 0..MAX_READS {
-            let length = match nix::unistd::read(&self.fanotify, &mut self.buffer) {
+            let opens = (!changes).then(|| self.fanotify.as_fd());
+            let Some(group) = opens.or_else(|| self.marks.changed_fd()) else { break };
+            let length = match nix::unistd::read(group, &mut self.buffer) {
                 Ok(0) | Err(nix::Error::EAGAIN) => break,
                 Ok(length) => length,
                 Err(nix::Error::EINTR) => continue,
                 Err(error) => return Err(error.into()),
             };
             let time = BootTime::now();
-            for raw in wire::parse(&self.buffer[..length]) {
+            for mut raw in wire::parse(&self.buffer[..length]) {
                 if raw.overflow {
                     batch.overflows += 1;
-                } else if raw.pid != self.own_pid
-                    && let Some(file) = raw.file
-                    && let Some(event) = self.describe(file, raw.pid, raw.alive, raw.operations, time)
-                {
-                    batch.events.push(event);
+                } else if raw.pid != self.own_pid {
+                    let found = match raw.file.take() {
+                        Some(file) => self.opened(file),
+                        None => self.marks.changed(&raw),
+                    };
+                    batch.events.extend(found.map(|(file, found)| event(&raw, time, file, found)));
                 }
             }
         }
-        Ok(batch)
+        Ok(())
     }
 
-    /// The event, if the file is a secret: a marked directory reports all its files.
-    fn describe(
-        &mut self,
-        file: OwnedFd,
-        pid: i32,
-        alive: bool,
-        operations: Operations,
-        time: BootTime,
-    ) -> Option<FileEvent> {
+    /// Which file was opened, if it is a secret: a marked directory reports all its files.
+    fn opened(&mut self, file: OwnedFd) -> Option<(FileId, Identified)> {
         let file = File::from(file);
         let metadata = file.metadata().ok()?;
         if !metadata.is_file() {
             return None;
         }
-        let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
-        let entry = self.marks.entry_of(&self.fanotify, &metadata, Path::new(&path))?;
-        Some(FileEvent {
-            time,
-            process: Who::Number { pid: u32::try_from(pid).unwrap_or_default(), alive },
-            entry,
-            path: path.into_os_string().into_vec(),
-            file: FileId::of(&metadata),
-            operations,
-            seen: None,
-        })
+        // A path can be longer than what the kernel tells.
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok();
+        let found = self.marks.entry_of(&self.fanotify, &metadata, path.as_deref())?;
+        Some((FileId::of(&metadata), found))
+    }
+}
+
+fn event(raw: &RawEvent, time: BootTime, file: FileId, found: Identified) -> FileEvent {
+    FileEvent {
+        time,
+        process: Who::Number { pid: u32::try_from(raw.pid).unwrap_or_default(), alive: raw.alive },
+        entry: found.entry,
+        path: found.path.unwrap_or_default(),
+        file,
+        operations: raw.operations,
+        in_jobs_only: found.in_jobs_only,
+        seen: None,
     }
 }

@@ -14,17 +14,18 @@ impl FileSensor {
     pub fn identify(&mut self, process: ProcessId, time: BootTime, touch: FileTouch) -> Option<FileEvent> {
         let operations = Operations::of_action(touch.action)?;
         let file = FileId { device: u64::from(touch.device), inode: touch.inode };
-        let (entry, path, by_name) = self.marks.entry_of_touch(&self.fanotify, file, &touch)?;
+        let found = self.marks.entry_of_touch(&self.fanotify, file, &touch)?;
         let way = way(&touch);
         let seen_path = if touch.name_only { Vec::new() } else { touch.path };
         Some(FileEvent {
             time,
             process: Who::Known(process),
-            entry,
-            path: path.unwrap_or_else(|| seen_path.clone()),
+            entry: found.entry,
+            path: found.path.unwrap_or_else(|| seen_path.clone()),
             file,
             operations,
-            seen: Some(Seen { path: seen_path, way, by_name }),
+            in_jobs_only: found.in_jobs_only,
+            seen: Some(Seen { path: seen_path, way, by_name: found.by_name }),
         })
     }
 }

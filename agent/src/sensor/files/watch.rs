@@ -61,6 +61,13 @@ impl KernelWatch {
         self.add_inode(file, FileMatch::FILE);
     }
 
+    /// No longer reports accesses to this file. Its bit stays.
+    pub fn remove_file(&mut self, file: FileId) {
+        let Ok(device) = u32::try_from(file.device) else { return };
+        // It may never have been there: the map takes only so many.
+        let _absent = self.files.remove(&PodFileKey(FileKey::new(device, file.inode)));
+    }
+
     /// Reports accesses to whatever is in this directory.
     pub fn add_directory(&mut self, directory: FileId) {
         self.add_inode(directory, FileMatch::DIRECTORY);

@@ -5,26 +5,35 @@ use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use nix::libc;
 
-use super::Operations;
+use super::{Operations, changes::Handle};
 
 /// `struct fanotify_event_metadata`
 const METADATA_BYTES: usize = 24;
-/// `FAN_EVENT_INFO_TYPE_PIDFD`
+/// `FAN_EVENT_INFO_TYPE_FID`, `_DFID_NAME`, `_PIDFD`
+const INFO_FILE: u8 = 1;
+const INFO_NAME: u8 = 2;
 const INFO_PIDFD: u8 = 4;
+/// An information record's header, and the file system's id behind it.
+const INFO_HEADER_BYTES: usize = 4;
+const SYSTEM_BYTES: usize = 8;
 
 /// One event.
 #[derive(Debug)]
-pub(super) struct RawEvent {
-    /// The file; `None` for an overflow.
-    pub(super) file: Option<OwnedFd>,
-    pub(super) pid: i32,
-    pub(super) alive: bool,
-    pub(super) operations: Operations,
-    pub(super) overflow: bool,
+pub(crate) struct RawEvent {
+    /// The file; `None` for an overflow, and in a group that tells handles.
+    pub(crate) file: Option<OwnedFd>,
+    pub(crate) pid: i32,
+    pub(crate) alive: bool,
+    pub(crate) operations: Operations,
+    /// The file's handle, with its file system.
+    pub(crate) handle: Option<Handle>,
+    /// The directory's handle and a name in it.
+    pub(crate) name: Option<(Handle, Vec<u8>)>,
+    pub(crate) overflow: bool,
 }
 
 /// Splits what one read returned. Stops at bytes that are no event, which the kernel never writes.
-pub(super) fn parse(mut bytes: &[u8]) -> Vec<RawEvent> {
+pub(crate) fn parse(mut bytes: &[u8]) -> Vec<RawEvent> {
     let mut events = Vec::new();
     while let Some((event, rest)) = split_event(bytes) {
         bytes = rest;
@@ -43,7 +52,15 @@ fn split_event(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 fn event_of(event: &[u8]) -> RawEvent {
     let mask = u64_at(event, 8).unwrap_or_default();
-    let pidfd = pidfd_of(event);
+    let (mut pidfd, mut handle, mut name) = (None, None, None);
+    for (kind, record) in records_of(event) {
+        match kind {
+            INFO_PIDFD => pidfd = i32_at(record, INFO_HEADER_BYTES),
+            INFO_FILE => handle = handle_in(record).map(|(handle, _)| handle),
+            INFO_NAME => name = handle_in(record).map(|(handle, rest)| (handle, name_in(rest))),
+            _ => {}
+        }
+    }
     RawEvent {
         file: i32_at(event, 16).and_then(own),
         pid: i32_at(event, 20).unwrap_or_default(),
@@ -53,22 +70,41 @@ fn event_of(event: &[u8]) -> RawEvent {
             .when(mask & libc::FAN_OPEN != 0)
             .union(Operations::READ.when(mask & libc::FAN_ACCESS != 0))
             .union(Operations::WRITE.when(mask & libc::FAN_MODIFY != 0))
-            .union(Operations::CLOSE.when(mask & libc::FAN_CLOSE != 0)),
+            .union(Operations::CLOSE.when(mask & libc::FAN_CLOSE != 0))
+            .union(Operations::ATTRIBUTES.when(mask & libc::FAN_ATTRIB != 0))
+            .union(Operations::RENAME.when(mask & libc::FAN_MOVE_SELF != 0))
+            .union(Operations::UNLINK.when(mask & libc::FAN_DELETE != 0))
+            .union(Operations::REPLACE.when(mask & libc::FAN_MOVED_TO != 0)),
+        handle,
+        name,
         overflow: mask & libc::FAN_Q_OVERFLOW != 0,
     }
 }
 
-/// The process's descriptor, negative when it has ended.
-fn pidfd_of(event: &[u8]) -> Option<i32> {
-    let mut records = event.get(usize::from(u16_at(event, 6)?)..)?;
-    loop {
-        let kind = *records.first()?;
-        let length = usize::from(u16_at(records, 2)?);
-        if kind == INFO_PIDFD {
-            return i32_at(records, 4);
-        }
-        records = records.get(length.max(4)..)?;
-    }
+/// The information records behind the fixed part, each with its kind and header. A negative process descriptor stands
+/// for a process that has ended.
+fn records_of(event: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = u16_at(event, 6).and_then(|at| event.get(usize::from(at)..)).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let kind = *rest.first()?;
+        let length = usize::from(u16_at(rest, 2)?).max(INFO_HEADER_BYTES);
+        let (record, behind) = rest.split_at_checked(length)?;
+        rest = behind;
+        Some((kind, record))
+    })
+}
+
+/// File system, kind and bytes of the handle in a record, and what follows it.
+fn handle_in(record: &[u8]) -> Option<(Handle, &[u8])> {
+    let at = INFO_HEADER_BYTES + SYSTEM_BYTES;
+    let length = u32_at(record, at)? as usize;
+    let (handle, rest) = record.get(at + 4..)?.split_at_checked(4 + length)?;
+    Some(([&record[INFO_HEADER_BYTES..at], handle].concat(), rest))
+}
+
+/// Up to the zero.
+fn name_in(bytes: &[u8]) -> Vec<u8> {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
 }
 
 fn own(descriptor: i32) -> Option<OwnedFd> {
