@@ -12,7 +12,9 @@ use buildtrail_collector::{
     ca,
     config::{Config, DOCUMENTED},
     server::{self, OnLoss, ServeError, TreeError},
+    witness,
 };
+use buildtrail_evidence::tlog::note::NoteKey;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -42,6 +44,11 @@ enum Command {
         #[arg(long)]
         accept_loss: bool,
     },
+    /// Be a witness: cosign the checkpoints of other collectors' logs, and never two that contradict each other.
+    ///
+    /// Prints its public key, for the policy of those who ask for its signature. Its key and what it remembers of each log
+    /// are in --dir; keep that directory, and keep it on another machine than the collector.
+    Witness(Witness),
     /// Print the settings file with every key, its meaning and its default.
     Config,
     /// Make certificates: an authority, and what it issues to hosts and readers.
@@ -78,6 +85,31 @@ enum Ca {
 }
 
 #[derive(Debug, clap::Args)]
+struct Witness {
+    /// Address and port to listen on.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7444")]
+    listen: SocketAddr,
+    /// Directory of its key and its memory.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Its name, best a host name of yours.
+    #[arg(long)]
+    name: String,
+    /// Public key of a log to watch, as in that collector's tlog/log.vkey; may be given several times.
+    #[arg(long = "log", value_name = "VKEY", required = true)]
+    logs: Vec<NoteKey>,
+    /// Certificate (PEM). Without it only plain HTTP on a loopback address.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// Its private key (PEM, PKCS#8).
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
+    /// Write the address that is listened on to FILE once it is ready.
+    #[arg(long, value_name = "FILE")]
+    address_file: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
 struct Issue {
     /// Directory of the authority (see `ca init`).
     #[arg(long, value_name = "DIR")]
@@ -97,6 +129,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
             let on_loss = if accept_loss { OnLoss::Accept } else { OnLoss::Refuse };
             serve(config.as_deref(), address_file.as_deref(), on_loss)
         }
+        Command::Witness(arguments) => witness(arguments),
         Command::Config => say(DOCUMENTED.trim_end()),
         Command::Ca(Ca::Init { dir, name }) => {
             ca::init(&dir, &name)?;
@@ -150,6 +183,30 @@ fn serve(config: Option<&Path>, address_file: Option<&Path>, on_loss: OnLoss) ->
             failed = running.failed() => return Ok(failed?),
         }
         Ok(running.stop().await?)
+    })
+}
+
+fn witness(arguments: Witness) -> Result<()> {
+    let Witness { listen, dir, name, logs, tls_certificate, tls_key, address_file } = arguments;
+    let tls = tls_certificate.zip(tls_key);
+    let settings = witness::server::Settings { listen, directory: dir, name, logs, tls };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+        let running = witness::server::start(settings).await?;
+        if let Some(file) = &address_file {
+            write_address(file, running.address())?;
+        }
+        say(&format!("witness {} on {}", running.public_key(), running.address()))?;
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        }
+        Ok(())
     })
 }
 

@@ -13,6 +13,7 @@ pub mod config;
 pub mod enrol;
 pub mod health;
 pub mod server;
+pub mod witness;
 
 mod acts;
 mod dark;

@@ -39,6 +39,7 @@ use crate::{
     store::{LiveEvents, Reader, run_indexer},
     tls,
     tree::Published,
+    witness::submit::{self, Statements},
 };
 pub use crate::{
     data::OnLoss,
@@ -204,6 +205,7 @@ struct Workers {
     reader: Reader,
     questions: Arc<Questions>,
     published: Published,
+    witnesses: Statements,
     log_key: NoteKey,
     background: Background,
 }
@@ -223,9 +225,10 @@ impl Workers {
         config: &Config,
         health: &Arc<Health>,
         stopping: &watch::Receiver<bool>,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, ServeError> {
         let Data { log, store, keeper, published } = data;
         let log_key = keeper.public_key().clone();
+        let policy = keeper.policy().cloned();
         let known = store.known_hosts()?;
         let reader = store.reader();
         let (live, _) = broadcast::channel(LIVE_EVENTS);
@@ -237,6 +240,7 @@ impl Workers {
 
         let patience = Duration::from_secs(config.hosts.dark_after_seconds);
         let watch = Arc::new(Watch::new(patience, store.watched_hosts()?));
+        let to_witnesses = to_tree.clone();
         let around = Around {
             lookup: reader.clone(),
             indexed: stored,
@@ -250,6 +254,8 @@ impl Workers {
         let (publisher, until) = (live.clone(), stopping.clone());
         let indexing = tokio::task::spawn_blocking(move || run_indexer(store, to_index, &publisher, &until));
         let indexing = tokio::spawn(supervise(indexing, failed));
+        let witnesses = submit::start(config, policy.as_ref(), &published, &to_witnesses, &acts)?;
+        drop(to_witnesses);
         let interval = Duration::from_secs(config.tree.checkpoint_seconds);
         let keeping = tokio::task::spawn_blocking(move || keeper.run(&leaves, interval));
         let clerk = tokio::spawn(acts::clerk(desk, ledger.clone()));
@@ -271,7 +277,7 @@ impl Workers {
             notes: tokio::spawn(notes),
             tasks: vec![clerk, writing, indexing, keeping],
         };
-        Ok(Self { ledger, live, reader, questions, published, log_key, background })
+        Ok(Self { ledger, live, reader, questions, published, witnesses, log_key, background })
     }
 }
 
@@ -312,6 +318,7 @@ fn router(
         questions: workers.questions.clone(),
         tree: query::Tree {
             published: workers.published.clone(),
+            witnesses: workers.witnesses.clone(),
             tiles: Tiles::new(&config.tree_directory()),
             log_key: workers.log_key.clone(),
         },

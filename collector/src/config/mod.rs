@@ -123,11 +123,13 @@ pub struct Tree {
     pub checkpoint_seconds: u64,
     /// C2SP tlog-policy file: witnesses, and who of them must cosign.
     pub policy: Option<PathBuf>,
+    /// The authority of the witnesses' certificates (PEM); absent: that of `[tls]`.
+    pub witness_ca: Option<PathBuf>,
 }
 
 impl Default for Tree {
     fn default() -> Self {
-        Self { origin: String::new(), checkpoint_seconds: 2, policy: None }
+        Self { origin: String::new(), checkpoint_seconds: 2, policy: None, witness_ca: None }
     }
 }
 
@@ -310,7 +312,7 @@ mod tests {
     fn the_documented_file_holds_the_defaults_and_every_key() {
         assert_eq!(parse(DOCUMENTED).unwrap(), Config::default());
         let keys = DOCUMENTED.lines().filter(|line| line.contains(" = ")).count();
-        assert_eq!(keys, 20, "a key was added without documenting it, or the other way round");
+        assert_eq!(keys, 21, "a key was added without documenting it, or the other way round");
     }
 
     #[test]

@@ -32,6 +32,7 @@ use crate::{
     peer,
     store::{Bounds, LiveEvents, Order, Reader, Selection, StoreError},
     tree::Published,
+    witness::submit::Statements,
 };
 
 const DEFAULT_JOBS: usize = 50;
@@ -62,6 +63,7 @@ pub(crate) struct Service {
 #[derive(Clone)]
 pub(crate) struct Tree {
     pub(crate) published: Published,
+    pub(crate) witnesses: Statements,
     pub(crate) tiles: Tiles,
     pub(crate) log_key: NoteKey,
 }

@@ -1,5 +1,7 @@
 //! Proofs from the tree, each checked before it is given out.
 
+use std::sync::PoisonError;
+
 use buildtrail_evidence::{
     batch,
     digest::Digest,
@@ -26,7 +28,7 @@ impl Tree {
             checkpoint: heads.latest.note(),
             log_key: self.log_key.to_string(),
             witnessed: heads.witnessed.as_ref().map(SignedCheckpoint::note).unwrap_or_default(),
-            witnesses: Vec::new(),
+            witnesses: self.witnesses.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 

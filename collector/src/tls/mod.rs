@@ -6,6 +6,7 @@
 
 mod connection;
 mod places;
+mod plain;
 mod verifier;
 
 use std::{
@@ -29,7 +30,10 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-pub(crate) use self::connection::Connection;
+pub(crate) use self::{
+    connection::Connection,
+    plain::{plain_acceptor, plain_connector},
+};
 use self::{
     places::{Place, Places},
     verifier::Lenient,

@@ -13,7 +13,7 @@ use buildtrail_evidence::tlog::builder::TreeFile;
 use super::TreeError;
 
 /// Writes files below `root` and makes them durable together.
-pub(super) fn write_all(root: &Path, files: &[TreeFile]) -> Result<(), TreeError> {
+pub(crate) fn write_all(root: &Path, files: &[TreeFile]) -> Result<(), TreeError> {
     let mut directories = BTreeSet::new();
     for file in files {
         let path = root.join(&file.path);

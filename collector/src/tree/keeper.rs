@@ -67,6 +67,10 @@ impl Keeper {
         self.signer.public()
     }
 
+    pub(crate) fn policy(&self) -> Option<&Policy> {
+        self.policy.as_ref()
+    }
+
     /// Brings the tree up to the end of the log and signs it.
     pub(crate) fn catch_up(&mut self, log: &RecordLog) -> Result<Published, TreeError> {
         start::extend(&mut self.builder, &mut self.full, &self.directory, log, log.durable_end())?;

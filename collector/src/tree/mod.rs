@@ -4,7 +4,7 @@
 //! and the newest signed checkpoint for whoever asks. A thread of its own does the hashing, so that batches do not wait
 //! for it. Must never sign a tree that is smaller than one it signed before, or that does not begin with it.
 
-mod files;
+pub(crate) mod files;
 mod keeper;
 mod key;
 mod start;
@@ -22,6 +22,7 @@ use buildtrail_evidence::{
 use tokio::sync::watch;
 
 pub(crate) use keeper::Keeper;
+pub(crate) use key::load_or_make as load_or_make_key;
 
 /// The tree cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +85,14 @@ pub enum TreeError {
         /// What is wrong.
         source: PolicyError,
     },
+    /// A witness's URL.
+    #[error("{}: the URL of witness {name:?} is none of the form http://HOST:PORT/PATH or https://…", path.display())]
+    WitnessUrl {
+        /// The policy.
+        path: PathBuf,
+        /// The witness.
+        name: String,
+    },
     /// The tree's files.
     #[error(transparent)]
     Tiles(#[from] TilesError),
@@ -104,7 +113,6 @@ impl TreeError {
 pub(crate) enum Message {
     /// Leaves whose records are on disk.
     Leaves(Vec<Vec<u8>>),
-    #[allow(dead_code, reason = "who submits checkpoints to witnesses comes next")]
     /// A witness's signature over a checkpoint's text.
     Cosigned(Box<(NoteKey, SignatureLine)>),
     /// No more leaves will come.
