@@ -105,6 +105,16 @@ impl Agent {
         self.running.pid()
     }
 
+    /// Waits until it says something in its own log.
+    ///
+    /// # Errors
+    /// When it does not within `deadline`.
+    pub fn wait_until_it_says(&mut self, text: &str, deadline: Duration) -> Result<()> {
+        let log = self.running.stderr().to_owned();
+        let says = || fs::read_to_string(&log).is_ok_and(|said| said.contains(text));
+        self.running.wait_until(&format!("the agent to say {text:?}"), deadline, says)
+    }
+
     /// Leaves it running; it must have been started to stay.
     pub fn leave(self) {
         self.running.leave();

@@ -43,7 +43,7 @@ impl Site {
         let site = Self { directory: directory.to_owned() };
         let authority = site.part("collector");
         site.certificates("init", &authority, &["--name", "127.0.0.1,localhost"])?;
-        for (kind, name) in [("host", HOST), ("reader", "demo-reader")] {
+        for (kind, name) in [("host", HOST), ("reader", "demo-reader"), ("admin", "demo-admin")] {
             let out = site.part(kind).display().to_string();
             site.certificates(kind, &authority, &["--name", name, "--out", &out])?;
         }
@@ -83,6 +83,24 @@ impl Site {
         format!("[collector]\naddresses = [\"https://{address}\"]\n{}", certificate_lines(&self.part("host")))
     }
 
+    /// Lines for the settings of an agent that enrols by itself: the token is put into the file it looks for.
+    ///
+    /// # Errors
+    /// When `collector` gives no token.
+    pub fn enrolling_lines(&self, collector: &Collector, name: &str) -> Result<String> {
+        let made = collector.administer(&["--json", "enrol", "create", "--uses", "1", "--name", name])?;
+        let made: serde_json::Value =
+            serde_json::from_slice(&made.stdout).context("cannot understand what `enrol create` says")?;
+        let field = |name: &str| made[name].as_str().with_context(|| format!("no {name} in {made}"));
+        let file = self.part("token");
+        fs::write(&file, field("token")?).with_context(|| format!("cannot write {}", file.display()))?;
+        let (address, file) = (&collector.address, file.display().to_string());
+        Ok(format!(
+            "[collector]\naddresses = [\"https://{address}\"]\n\n[enrol]\nname = {name:?}\ntoken_file = {file:?}\nca_pin = {:?}\n",
+            field("ca_pin")?
+        ))
+    }
+
     fn certificates(&self, kind: &str, authority: &Path, arguments: &[&str]) -> Result<()> {
         self.launch(&format!("ca-{kind}"), "buildtrail-collector")?
             .args(["ca", kind, "--dir"])
@@ -96,7 +114,10 @@ impl Site {
         let path = self.directory.join("collector.toml");
         let data = self.part("collector-data").display().to_string();
         let tls = certificate_lines(&self.part("collector"));
-        let text = format!("listen = \"{address}\"\ndata_directory = {data:?}\n\n[tls]\n{tls}");
+        let authority_key = self.part("collector").join("ca-key.pem").display().to_string();
+        let text = format!(
+            "listen = \"{address}\"\ndata_directory = {data:?}\n\n[tls]\n{tls}\n[enrol]\nauthority_key = {authority_key:?}\n"
+        );
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     }
@@ -133,7 +154,7 @@ impl Collector {
     /// When the command line is not built.
     pub fn command_line(&self) -> Result<String> {
         let program = paths::binary("buildtrail")?;
-        Ok(format!("{} {}", program.display(), self.connection().join(" ")))
+        Ok(format!("{} {}", program.display(), self.connection("reader").join(" ")))
     }
 
     /// Asks with the command line; its answer.
@@ -141,9 +162,21 @@ impl Collector {
     /// # Errors
     /// When the command line fails.
     pub fn ask(&self, question: &[&str]) -> Result<Finished> {
+        self.command(question, "reader")
+    }
+
+    /// Orders something as administrator; the answer.
+    ///
+    /// # Errors
+    /// When the command line fails.
+    pub fn administer(&self, order: &[&str]) -> Result<Finished> {
+        self.command(order, "admin")
+    }
+
+    fn command(&self, words: &[&str], profile: &str) -> Result<Finished> {
         Launch::new("buildtrail", paths::binary("buildtrail")?, &self.directory.join("logs"))
-            .args(self.connection())
-            .args(question)
+            .args(self.connection(profile))
+            .args(words)
             .run_successfully(ANSWER_DEADLINE)
     }
 
@@ -193,8 +226,8 @@ impl Collector {
         Ok(())
     }
 
-    fn connection(&self) -> Vec<String> {
-        let profile = self.directory.join("reader").display().to_string();
+    fn connection(&self, profile: &str) -> Vec<String> {
+        let profile = self.directory.join(profile).display().to_string();
         vec!["--collector".to_owned(), format!("https://{}", self.address), "--profile".to_owned(), profile]
     }
 }

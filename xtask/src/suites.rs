@@ -36,11 +36,20 @@ pub(crate) enum Suite {
     Delivery,
     /// Every way around the agent that is known.
     Evasion,
+    /// Hosts that get their identity by a token, and lose it.
+    Enrolment,
 }
 
 /// The end-to-end suites in the order in which they run.
-const END_TO_END: [Suite; 6] =
-    [Suite::Usage, Suite::Job, Suite::Runner, Suite::Robustness, Suite::Delivery, Suite::Evasion];
+const END_TO_END: [Suite; 7] = [
+    Suite::Usage,
+    Suite::Job,
+    Suite::Runner,
+    Suite::Robustness,
+    Suite::Delivery,
+    Suite::Evasion,
+    Suite::Enrolment,
+];
 
 impl Suite {
     /// The test target in the package buildtrail-tests.
@@ -53,6 +62,7 @@ impl Suite {
             Self::Robustness => "robustness",
             Self::Delivery => "delivery",
             Self::Evasion => "evasion",
+            Self::Enrolment => "enrolment",
         }
     }
 
@@ -60,7 +70,9 @@ impl Suite {
         match self {
             Self::Unit | Self::Usage => &[],
             Self::Job => &[Need::Ebpf, Need::Namespaces, Need::Act],
-            Self::Runner | Self::Robustness | Self::Delivery | Self::Evasion => &[Need::Ebpf],
+            Self::Runner | Self::Robustness | Self::Delivery | Self::Evasion | Self::Enrolment => {
+                &[Need::Ebpf]
+            }
         }
     }
 }
