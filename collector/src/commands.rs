@@ -44,6 +44,15 @@ enum Command {
         #[arg(long)]
         accept_loss: bool,
     },
+    /// Make the index anew from the log, while the collector is stopped.
+    ///
+    /// Not needed in normal life: a missing, damaged or outdated index is made anew at start. Says how far it is on
+    /// standard error.
+    Reindex {
+        /// Settings file; without it the defaults that `config` prints.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Be a witness: cosign the checkpoints of other collectors' logs, and never two that contradict each other.
     ///
     /// Prints its public key, for the policy of those who ask for its signature. Its key and what it remembers of each log
@@ -128,6 +137,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Command::Serve { config, address_file, accept_loss } => {
             let on_loss = if accept_loss { OnLoss::Accept } else { OnLoss::Refuse };
             serve(config.as_deref(), address_file.as_deref(), on_loss)
+        }
+        Command::Reindex { config } => {
+            let records = server::reindex(&Config::load(config.as_deref())?)?;
+            say(&format!("indexed {records} records"))
         }
         Command::Witness(arguments) => witness(arguments),
         Command::Config => say(DOCUMENTED.trim_end()),

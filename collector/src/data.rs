@@ -68,6 +68,20 @@ pub(crate) fn open(config: &Config, on_loss: OnLoss) -> Result<Data, ServeError>
     Ok(Data { log, store, keeper, published })
 }
 
+/// Makes the index anew from the log; the collector must be stopped. Returns how many records the log has. Blocks.
+///
+/// # Errors
+/// The log is in use or cannot be read, or the disk refuses.
+pub fn reindex(config: &Config) -> Result<u64, ServeError> {
+    let limits = Limits { segment_bytes: config.log.segment_bytes, ..Limits::default() };
+    let (log, recovery) = RecordLog::open(&config.log_directory(), limits)?;
+    report(&recovery);
+    let mut store = Store::open(&config.index_file())?;
+    store.reset()?;
+    store.catch_up(&log, !recovery.is_clean())?;
+    Ok(log.end().0)
+}
+
 fn skip(log: &mut RecordLog, end: RecordIndex, signed: RecordIndex) -> Result<LogDamaged, ServeError> {
     tracing::error!(
         first = end.0,

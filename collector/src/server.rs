@@ -42,7 +42,7 @@ use crate::{
     witness::submit::{self, Statements},
 };
 pub use crate::{
-    data::OnLoss,
+    data::{OnLoss, reindex},
     enrol::{AuthorityError, ControlError},
     store::StoreError,
     tls::TlsError,

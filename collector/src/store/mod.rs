@@ -98,7 +98,7 @@ impl Store {
     }
 
     /// Throws everything away.
-    fn reset(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn reset(&mut self) -> Result<(), StoreError> {
         let path = self.path.clone();
         self.connection = Connection::open_in_memory()?;
         remove(&path)?;
