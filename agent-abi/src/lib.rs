@@ -4,10 +4,12 @@
 //! depend on anything but `core`.
 #![no_std]
 
+mod network;
 mod offsets;
 mod records;
 mod watch;
 
+pub use network::{ClosedRecord, PAYLOAD_BYTES, Payload, PayloadKind, PayloadRecord, Progress, SocketRecord};
 pub use offsets::{ABSENT, Member, OFFSET_FIELDS, Offsets};
 pub use records::{
     AddressFamily, ConnectRecord, DNS_PAYLOAD_BYTES, DnsRecord, EXEC_ARGUMENT_BYTES, EXEC_DATA_BYTES,
@@ -57,10 +59,10 @@ pub enum Hook {
     Send4 = 5,
     /// Unconnected datagram on IPv6.
     Send6 = 6,
-    /// DNS question leaving.
-    DnsOut = 7,
-    /// DNS answer arriving.
-    DnsIn = 8,
+    /// Packets that leave: DNS questions, first payloads, destinations of sockets beside TCP and UDP.
+    PacketOut = 7,
+    /// Packets that arrive: DNS answers.
+    PacketIn = 8,
     /// `connect` on a unix socket.
     UnixConnect = 9,
     /// Open of a secret file.
@@ -85,11 +87,21 @@ pub enum Hook {
     FileOwner = 19,
     /// Length of a secret file changed.
     FileTruncate = 20,
+    /// TCP connection established or ended.
+    TcpState = 21,
+    /// Socket given up.
+    SocketRelease = 22,
+    /// IP socket that is neither TCP nor UDP opened.
+    SocketInet = 23,
+    /// Socket of a family other than IP opened.
+    SocketOther = 24,
+    /// Something sent on a socket that another process opened.
+    SocketSend = 25,
 }
 
 impl Hook {
     /// Every hook, in the order of their numbers.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 26] = [
         Self::Fork,
         Self::Exec,
         Self::Exit,
@@ -97,8 +109,8 @@ impl Hook {
         Self::Connect6,
         Self::Send4,
         Self::Send6,
-        Self::DnsOut,
-        Self::DnsIn,
+        Self::PacketOut,
+        Self::PacketIn,
         Self::UnixConnect,
         Self::FileOpen,
         Self::FileReceive,
@@ -111,6 +123,11 @@ impl Hook {
         Self::Traced,
         Self::FileOwner,
         Self::FileTruncate,
+        Self::TcpState,
+        Self::SocketRelease,
+        Self::SocketInet,
+        Self::SocketOther,
+        Self::SocketSend,
     ];
 
     /// The hook's name in coverage and loss events.
@@ -124,8 +141,8 @@ impl Hook {
             Self::Connect6 => "connect.ipv6",
             Self::Send4 => "datagram.ipv4",
             Self::Send6 => "datagram.ipv6",
-            Self::DnsOut => "dns.question",
-            Self::DnsIn => "dns.answer",
+            Self::PacketOut => "packet.out",
+            Self::PacketIn => "packet.in",
             Self::UnixConnect => "connect.unix",
             Self::FileOpen => "file.open",
             Self::FileReceive => "file.receive",
@@ -138,6 +155,11 @@ impl Hook {
             Self::FileRename => "file.rename",
             Self::Memory => "memory.access",
             Self::Traced => "memory.traced",
+            Self::TcpState => "tcp.state",
+            Self::SocketRelease => "socket.release",
+            Self::SocketInet => "socket.inet",
+            Self::SocketOther => "socket.other",
+            Self::SocketSend => "socket.send",
         }
     }
 }

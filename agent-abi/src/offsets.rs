@@ -138,6 +138,8 @@ offsets! {
     regs_first_argument: "pt_regs" "di" 8,
     /// Second argument.
     regs_second_argument: "pt_regs" "si" 8,
+    /// Third argument.
+    regs_third_argument: "pt_regs" "dx" 8,
     /// Number of the system call.
     regs_number: "pt_regs" "orig_ax" 8,
     /// Where a file was found.
@@ -160,4 +162,24 @@ offsets! {
     dentry_short_name: "dentry" "d_shortname.string|d_iname" 0,
     /// Tells an inode from a later one of the same number.
     inode_generation: "inode" "i_generation" 4,
+    /// Pending error of a socket.
+    sock_error: "sock" "sk_err" 4,
+    /// `SOCK_DONE` and others.
+    sock_flags: "sock_common" "skc_flags" 8,
+    /// `SOCK_*`.
+    sock_type: "sock" "sk_type" 2,
+    /// IP protocol of a socket.
+    sock_protocol: "sock" "sk_protocol" 2,
+    /// Own port.
+    sock_local_port: "sock_common" "skc_num" 2,
+    /// Own address.
+    sock_local_v4: "sock_common" "skc_rcv_saddr" 4,
+    /// Own address.
+    sock_local_v6: "sock_common" "skc_v6_rcv_saddr" 16,
+    /// Payload sent, with repetitions.
+    tcp_bytes_sent: "tcp_sock" "bytes_sent" 8,
+    /// Repetitions of it.
+    tcp_bytes_repeated: "tcp_sock" "bytes_retrans" 8,
+    /// Sequence numbers received: payload, and one for the end.
+    tcp_bytes_received: "tcp_sock" "bytes_received" 8,
 }

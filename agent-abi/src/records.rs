@@ -33,6 +33,12 @@ pub enum Kind {
     File = 7,
     /// [`MemoryRecord`]
     Memory = 8,
+    /// [`crate::ClosedRecord`]
+    Closed = 20,
+    /// [`crate::SocketRecord`]
+    Socket = 21,
+    /// [`crate::PayloadRecord`]
+    Payload = 22,
 }
 
 /// Who and when, at the start of every record.
@@ -153,8 +159,12 @@ pub struct ConnectRecord {
     pub protocol: u8,
     /// 1 for a datagram on an unconnected socket.
     pub unconnected: u8,
+    /// 1 for a connection that another process had opened.
+    pub taken_over: u8,
     /// Zero.
-    pub padding: u16,
+    pub padding: u8,
+    /// The kernel's number of the socket, unique since boot.
+    pub cookie: u64,
 }
 
 /// Bits that say that something was cut.
@@ -165,7 +175,7 @@ impl Truncation {
     pub const DNS: u8 = 1;
 }
 
-/// A DNS message over UDP. The header's process is the socket's owner; 0 when that is unknown.
+/// A DNS message over UDP, or a piece of a stream of them over TCP. The header's process is the socket's owner; 0 when that is unknown.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct DnsRecord {
@@ -181,13 +191,21 @@ pub struct DnsRecord {
     pub incoming: u8,
     /// See [`Truncation`].
     pub truncation: u8,
+    /// 1 over TCP: `payload` belongs at `sequence`, and messages stand behind their lengths.
+    pub stream: u8,
     /// Zero.
-    pub padding: u16,
+    pub padding: u8,
+    /// TCP sequence number of the first byte.
+    pub sequence: u32,
+    /// Zero.
+    pub more_padding: u32,
+    /// The socket, as in [`ConnectRecord`].
+    pub cookie: u64,
     /// The message.
     pub payload: [u8; DNS_PAYLOAD_BYTES],
 }
 
-/// A successful connect to a unix socket.
+/// A connection to a unix socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct UnixConnectRecord {
@@ -199,8 +217,8 @@ pub struct UnixConnectRecord {
     pub path_length: u32,
     /// The socket's path as it was bound.
     pub path: [u8; UNIX_PATH_BYTES],
-    /// Zero.
-    pub padding: u32,
+    /// 1 when the connection was noticed by something that the process sent.
+    pub by_send: u32,
 }
 
 /// Longest path of a [`FileRecord`], in bytes (the kernel's `PATH_MAX`).
@@ -312,6 +330,6 @@ const _: () = assert!(size_of::<Header>() == 48);
 const _: () = assert!(size_of::<ForkRecord>() == 64);
 const _: () = assert!(size_of::<ExecRecord>() == 80 + EXEC_DATA_BYTES);
 const _: () = assert!(size_of::<ExitRecord>() == 56);
-const _: () = assert!(size_of::<ConnectRecord>() == 72);
-const _: () = assert!(size_of::<DnsRecord>() == 72 + DNS_PAYLOAD_BYTES);
+const _: () = assert!(size_of::<ConnectRecord>() == 80);
+const _: () = assert!(size_of::<DnsRecord>() == 88 + DNS_PAYLOAD_BYTES);
 const _: () = assert!(size_of::<UnixConnectRecord>() == 168);

@@ -14,6 +14,17 @@ pub unsafe fn increment(counter: *mut u64) {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) };
 }
 
+/// Adds `amount`.
+///
+/// # Safety
+///
+/// `counter` must be valid and aligned.
+#[inline(always)]
+pub unsafe fn add(counter: *mut u64, amount: u64) {
+    // SAFETY: by contract.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, amount) };
+}
+
 /// Adds one and returns the sum.
 ///
 /// # Safety

@@ -9,7 +9,11 @@ use aya_ebpf::{
 };
 use buildtrail_agent_abi::{Counters, Header, Hook, Kind};
 
-use crate::{atomic, kread::Object, maps::COUNTERS};
+use crate::{
+    atomic,
+    kread::Object,
+    maps::{COUNTERS, User},
+};
 
 /// What became of a record.
 pub enum Outcome {
@@ -67,37 +71,51 @@ fn next_sequence(hook: Hook) -> u64 {
 /// A header about the running task. It begins a record: call [`count`] once after it.
 #[inline(always)]
 pub fn header(kind: Kind, hook: Hook) -> Header {
+    let mut header = user_header(&user(), kind, hook);
+    header.thread = bpf_get_current_pid_tgid() as u32;
+    header
+}
+
+/// The running process.
+#[inline(always)]
+pub fn user() -> User {
     let task = current();
     let uid = bpf_get_current_uid_gid() as u32;
-    let thread = bpf_get_current_pid_tgid();
-    Header {
-        kind: kind as u16,
-        hook: hook as u16,
-        tgid: (thread >> 32) as u32,
-        boot_time_ns: boot_time_ns(),
+    User {
         start_boot_time_ns: start_of(task),
+        tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
         uid,
         effective_uid: task
             .follow(|o| &o.task_cred)
             .and_then(|cred| cred.read(|o| &o.cred_euid))
             .unwrap_or(uid),
-        sequence: next_sequence(hook),
-        cpu: processor(),
-        thread: thread as u32,
+        padding: 0,
     }
 }
 
-/// A header of a record that is not about the running task. It begins a record: call [`count`] once after it.
+/// The process of a header.
 #[inline(always)]
-pub fn anonymous_header(kind: Kind, hook: Hook) -> Header {
+pub fn user_of(header: &Header) -> User {
+    User {
+        start_boot_time_ns: header.start_boot_time_ns,
+        tgid: header.tgid,
+        uid: header.uid,
+        effective_uid: header.effective_uid,
+        padding: 0,
+    }
+}
+
+/// A header about a process that need not be the running one. It begins a record: call [`count`] once after it.
+#[inline(always)]
+pub fn user_header(user: &User, kind: Kind, hook: Hook) -> Header {
     Header {
         kind: kind as u16,
         hook: hook as u16,
-        tgid: 0,
+        tgid: user.tgid,
         boot_time_ns: boot_time_ns(),
-        start_boot_time_ns: 0,
-        uid: 0,
-        effective_uid: 0,
+        start_boot_time_ns: user.start_boot_time_ns,
+        uid: user.uid,
+        effective_uid: user.effective_uid,
         sequence: next_sequence(hook),
         cpu: processor(),
         thread: 0,

@@ -19,6 +19,12 @@ impl Object {
         Self(address)
     }
 
+    /// Where it is, for helpers that take the object itself.
+    #[inline(always)]
+    pub const fn address(self) -> u64 {
+        self.0
+    }
+
     /// Reads `T` at the offset that `member` selects.
     #[inline(always)]
     pub fn read<T>(self, member: impl Fn(&Offsets) -> &u32) -> Option<T> {

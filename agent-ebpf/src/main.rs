@@ -2,7 +2,8 @@
 //!
 //! In: kernel hooks. Out: records (`buildtrail-agent-abi`) in two ring buffers, and a counter for each record that found
 //! no room. Must never copy a secret's value: of the environment only names leave, and the values of a fixed list of CI
-//! identity variables; of files and connections never the content, DNS messages excepted.
+//! identity variables; of files and connections never the content, except DNS messages, the TLS `ClientHello` and the
+//! request line of HTTP's CONNECT.
 //!
 //! One file per hook family in `hooks`; a program there is a thin shell around a body that any tier can call. Structure
 //! members are read through `kread` only.

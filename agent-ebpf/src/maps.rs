@@ -1,7 +1,11 @@
 //! The maps that programs and agent share.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
     btf_maps::{Array, HashMap, PerCpuArray, RingBuf, SkStorage},
+    helpers::generated::bpf_sk_storage_get,
     macros::btf_map,
 };
 use buildtrail_agent_abi::{
@@ -95,10 +99,39 @@ pub static WATCHED_FILES: HashMap<FileKey, u16, 16384> = HashMap::new();
 #[btf_map]
 pub static WATCHED_NAMES: HashMap<NameKey, u16, 1024> = HashMap::new();
 
-/// Who uses a socket: packets are seen outside the process that sent them.
+/// What is known of a socket that reaches other hosts: packets and states are seen outside the process that uses it.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct SocketOwner {
+pub struct Socket {
+    /// The latest one.
+    pub user: User,
+    /// See [`SocketFlags`].
+    pub flags: u32,
+    pub cookie: u64,
+    pub opened_boot_time_ns: u64,
+    /// Payload of datagrams; TCP counts for itself.
+    pub bytes_out: u64,
+    pub bytes_in: u64,
+    /// The destination, as in a `ConnectRecord`.
+    pub address: [u8; 16],
+    pub local_address: [u8; 16],
+    pub family: u16,
+    pub port: u16,
+    pub local_port: u16,
+    pub protocol: u8,
+    pub unconnected: u8,
+    /// TCP sequence number at which a `ClientHello` goes on.
+    pub hello_next: u32,
+    /// Bytes of it that are to come.
+    pub hello_left: u32,
+    /// The process that used it before; 0 for none.
+    pub former_tgid: u32,
+}
+
+/// A process with its rights.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct User {
     pub start_boot_time_ns: u64,
     pub tgid: u32,
     pub uid: u32,
@@ -106,5 +139,75 @@ pub struct SocketOwner {
     pub padding: u32,
 }
 
+impl Socket {
+    /// A socket that has reached nobody yet.
+    #[inline(always)]
+    pub fn of(user: User, cookie: u64) -> Self {
+        Self {
+            user,
+            flags: 0,
+            cookie,
+            opened_boot_time_ns: 0,
+            bytes_out: 0,
+            bytes_in: 0,
+            address: [0; 16],
+            local_address: [0; 16],
+            family: 0,
+            port: 0,
+            local_port: 0,
+            protocol: 0,
+            unconnected: 0,
+            hello_next: 0,
+            hello_left: 0,
+            former_tgid: 0,
+        }
+    }
+}
+
+/// Bits of [`Socket::flags`].
+pub struct SocketFlags;
+
+impl SocketFlags {
+    /// A destination was reported; its end is to be.
+    pub const OPEN: u32 = 1;
+    /// TCP: the handshake began.
+    pub const STARTED: u32 = 2;
+    /// TCP: the handshake is done.
+    pub const ESTABLISHED: u32 = 4;
+    /// Its destinations are known from its packets only.
+    pub const BY_PACKET: u32 = 8;
+    /// TCP: payload was sent.
+    pub const SPOKEN: u32 = 16;
+}
+
 #[btf_map]
-pub static SOCKET_OWNERS: SkStorage<SocketOwner> = SkStorage::new();
+pub static SOCKETS: SkStorage<Socket> = SkStorage::new();
+
+/// The process that was last seen to send on a socket that is not IP's.
+#[btf_map]
+pub static SENDERS: SkStorage<u32> = SkStorage::new();
+
+/// What is kept of a socket; null when it reaches nobody.
+///
+/// # Safety
+///
+/// `socket` must be what the program type takes as a socket, and not null.
+#[inline(always)]
+pub unsafe fn socket_of(socket: *mut c_void) -> *mut Socket {
+    let map = (&raw const SOCKETS).cast_mut().cast();
+    // SAFETY: by contract.
+    unsafe { bpf_sk_storage_get(map, socket, core::ptr::null_mut(), 0).cast() }
+}
+
+/// Keeps `value` of a socket, or finds what is kept already; null when the kernel has no memory.
+///
+/// # Safety
+///
+/// As for [`socket_of`].
+#[inline(always)]
+pub unsafe fn socket_or(socket: *mut c_void, value: &mut Socket) -> *mut Socket {
+    let map = (&raw const SOCKETS).cast_mut().cast();
+    let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: by contract.
+    unsafe { bpf_sk_storage_get(map, socket, (&raw mut *value).cast(), flags).cast() }
+}

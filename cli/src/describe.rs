@@ -1,9 +1,9 @@
 //! Events in words: what happened, in one safe line.
 
 use buildtrail_proto::v1::{
-    Assurance, AuditEvent, ConnectionOpened, Coverage, CredentialKind, CredentialUse, DnsLookup, Heartbeat,
-    Job, JobFinished, Loss, MemoryAccess, MemoryMethod, Operation, Process, ProcessExec, Protocol,
-    SecretAccess, Step, Tier, audit_event::Body,
+    Assurance, AuditEvent, ConnectionClosed, ConnectionOpened, ConnectionResult, Coverage, CredentialKind,
+    CredentialUse, DnsLookup, Heartbeat, Job, JobFinished, Loss, MemoryAccess, MemoryMethod, Operation,
+    Process, ProcessExec, Protocol, SecretAccess, SocketAccess, SocketOpened, Step, Tier, audit_event::Body,
 };
 
 use crate::{display, time};
@@ -22,6 +22,8 @@ pub(crate) fn what(event: &AuditEvent) -> String {
         Some(Body::SecretAccess(access)) => text.secret(access),
         Some(Body::CredentialUse(used)) => text.credential(used),
         Some(Body::ConnectionOpened(connection)) => text.connection(connection),
+        Some(Body::ConnectionClosed(connection)) => text.connection_closed(connection),
+        Some(Body::SocketOpened(socket)) => socket_opened(socket),
         Some(Body::DnsLookup(lookup)) => text.lookup(lookup),
         Some(Body::MemoryAccess(access)) => text.memory(access),
         Some(Body::Loss(loss)) => text.loss(loss),
@@ -86,6 +88,18 @@ fn heartbeat(beat: &Heartbeat) -> String {
         "agent alive: {} events captured, {} lost, {} bytes in the spool, {} jobs running",
         beat.events_captured, beat.events_lost, beat.spool_bytes, beat.running_jobs
     )
+}
+
+fn socket_opened(socket: &SocketOpened) -> String {
+    match socket.access() {
+        SocketAccess::RawIp => format!("opened a raw IP socket (protocol {})", socket.protocol),
+        SocketAccess::Packet => "opened a packet socket: whole frames of the network".to_owned(),
+        SocketAccess::Xdp => "opened an AF_XDP socket: whole frames of the network".to_owned(),
+        SocketAccess::Vsock => "opened a socket to the hypervisor (AF_VSOCK)".to_owned(),
+        SocketAccess::Other | SocketAccess::Unspecified => {
+            format!("opened a socket of address family {} (type {})", socket.family, socket.r#type)
+        }
+    }
 }
 
 /// Text fields of one event.
@@ -195,19 +209,77 @@ impl Text {
     }
 
     fn connection(self, connection: &ConnectionOpened) -> String {
-        let protocol = match connection.protocol() {
-            Protocol::Tcp => "tcp".to_owned(),
-            Protocol::Udp => "udp".to_owned(),
-            Protocol::Other | Protocol::Unspecified => format!("ip protocol {}", connection.ip_protocol),
-        };
-        let address = self.safe(&connection.remote_address);
-        let address = if address.contains(':') { format!("[{address}]") } else { address };
-        let mut words = format!("{protocol} to {address}:{}", connection.remote_port);
-        if !connection.dns_names.is_empty() {
-            words = format!("{words} ({})", self.list(&connection.dns_names, ", "));
-        }
+        let mut words = self.remote(
+            connection.protocol(),
+            connection.ip_protocol,
+            (&connection.remote_address, connection.remote_port),
+            &connection.dns_names,
+        );
         if connection.unconnected {
             words.push_str(", datagrams");
+        }
+        if connection.taken_over {
+            words.push_str(", opened by another process");
+        }
+        words
+    }
+
+    fn connection_closed(self, connection: &ConnectionClosed) -> String {
+        let remote = self.remote(
+            connection.protocol(),
+            connection.ip_protocol,
+            (&connection.remote_address, connection.remote_port),
+            &connection.dns_names,
+        );
+        let result = match connection.result() {
+            ConnectionResult::Closed | ConnectionResult::Unspecified => "closed".to_owned(),
+            ConnectionResult::Refused => "refused".to_owned(),
+            ConnectionResult::TimedOut => "timed out".to_owned(),
+            ConnectionResult::Reset => "reset by the other end".to_owned(),
+            ConnectionResult::Unreachable => "unreachable".to_owned(),
+            ConnectionResult::Abandoned => "given up".to_owned(),
+            ConnectionResult::NotStarted => "not started".to_owned(),
+            ConnectionResult::Failed => format!("failed with error {}", connection.error),
+        };
+        let mut words = format!(
+            "{remote} {result} after {}: {} bytes out, {} in",
+            time::duration(connection.duration_ns.into()),
+            connection.bytes_out,
+            connection.bytes_in
+        );
+        if !connection.tls_server_name.is_empty() {
+            words = format!("{words}, TLS for {}", self.safe(&connection.tls_server_name));
+        }
+        if !connection.proxied_to.is_empty() {
+            words = format!("{words}, by proxy to {}", self.safe(&connection.proxied_to));
+        }
+        words
+    }
+
+    /// `tcp to 192.0.2.1:443 (api.example.test)`
+    fn remote(
+        self,
+        protocol: Protocol,
+        number: u32,
+        (address, port): (&str, u32),
+        names: &[String],
+    ) -> String {
+        let has_ports = protocol != Protocol::Icmp && (protocol != Protocol::Other || port != 0);
+        let protocol = match protocol {
+            Protocol::Tcp => "tcp".to_owned(),
+            Protocol::Udp => "udp".to_owned(),
+            Protocol::Icmp => "icmp".to_owned(),
+            Protocol::Sctp => "sctp".to_owned(),
+            Protocol::Other | Protocol::Unspecified => format!("ip protocol {number}"),
+        };
+        let address = self.safe(address);
+        let mut words = match (has_ports, address.contains(':')) {
+            (true, true) => format!("{protocol} to [{address}]:{port}"),
+            (true, false) => format!("{protocol} to {address}:{port}"),
+            (false, _) => format!("{protocol} to {address}"),
+        };
+        if !names.is_empty() {
+            words = format!("{words} ({})", self.list(names, ", "));
         }
         words
     }

@@ -51,7 +51,7 @@ pub fn now() -> Timestamp {
 }
 
 /// Every word that [`v1::AuditEvent::kind`] can say.
-pub const EVENT_KINDS: [&str; 12] = [
+pub const EVENT_KINDS: [&str; 14] = [
     "job.started",
     "job.finished",
     "process.exec",
@@ -63,6 +63,8 @@ pub const EVENT_KINDS: [&str; 12] = [
     "loss",
     "heartbeat",
     "coverage",
+    "connection.closed",
+    "socket.opened",
     "unknown",
 ];
 
@@ -84,6 +86,8 @@ impl v1::AuditEvent {
             Some(Body::Loss(_)) => "loss",
             Some(Body::Heartbeat(_)) => "heartbeat",
             Some(Body::Coverage(_)) => "coverage",
+            Some(Body::ConnectionClosed(_)) => "connection.closed",
+            Some(Body::SocketOpened(_)) => "socket.opened",
             None => "unknown",
         }
     }
@@ -115,6 +119,8 @@ mod tests {
             Some(Body::Loss(v1::Loss::default())),
             Some(Body::Heartbeat(v1::Heartbeat::default())),
             Some(Body::Coverage(v1::Coverage::default())),
+            Some(Body::ConnectionClosed(v1::ConnectionClosed::default())),
+            Some(Body::SocketOpened(v1::SocketOpened::default())),
             None,
         ];
         let kinds = bodies.map(|body| v1::AuditEvent { body, ..Default::default() }.kind());

@@ -1,12 +1,15 @@
 //! Connections and unconnected datagrams, at the cgroup hooks: whatever system call, `io_uring` operation or fast open
 //! led there.
 
-use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use buildtrail_agent_abi::{AddressFamily, ConnectRecord, Hook, Kind};
+use aya_ebpf::{
+    helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock_addr, programs::SockAddrContext,
+};
+use buildtrail_agent_abi::{AddressFamily, ConnectRecord, Header, Hook, Kind};
 
 use crate::{
     emit,
-    maps::{BULK, SOCKET_OWNERS, SocketOwner},
+    hooks::closed,
+    maps::{BULK, Socket, SocketFlags, socket_of, socket_or},
 };
 
 /// Observing only: the operation goes on.
@@ -35,30 +38,58 @@ pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
 #[inline(always)]
 fn on_destination(ctx: &SockAddrContext, hook: Hook, family: u16) -> i32 {
     let header = emit::header(Kind::Connect, hook);
-    let mut owner = SocketOwner {
-        start_boot_time_ns: header.start_boot_time_ns,
-        tgid: header.tgid,
-        uid: header.uid,
-        effective_uid: header.effective_uid,
-        padding: 0,
-    };
-    // SAFETY: the context's socket is valid during the hook.
-    let stored = unsafe { SOCKET_OWNERS.get_or_insert_ptr_mut(ctx, Some(&mut owner)) };
-    if !stored.is_null() {
-        // SAFETY: checked above; the latest user of a socket that was passed on is the one to name.
-        unsafe { *stored = owner };
-    }
-    let (address, port, protocol) = destination(ctx, family);
-    emit::emit(&BULK, header, hook, |header| ConnectRecord {
-        header,
-        address,
-        family,
-        port,
-        protocol,
-        unconnected: u8::from(matches!(hook, Hook::Send4 | Hook::Send6)),
-        padding: 0,
-    });
+    // SAFETY: a helper on the program's own context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
+    let mut socket = Socket::of(emit::user_of(&header), cookie);
+    socket.flags = SocketFlags::OPEN;
+    socket.opened_boot_time_ns = header.boot_time_ns;
+    (socket.address, socket.port, socket.protocol) = destination(ctx, family);
+    socket.family = family;
+    socket.unconnected = u8::from(matches!(hook, Hook::Send4 | Hook::Send6));
+    keep(ctx, &mut socket, hook);
+    emit::emit(&BULK, header, hook, |header| record(&socket, header));
     ALLOW
+}
+
+/// Keeps what the socket reaches now. Another connection that it had before ends with this one; datagrams to several places
+/// are counted together.
+#[inline(always)]
+fn keep(ctx: &SockAddrContext, socket: &mut Socket, hook: Hook) {
+    // SAFETY: the context's socket is valid during the hook; so is what is kept of it.
+    unsafe {
+        let kernel_socket = (*ctx.sock_addr).__bindgen_anon_1.sk.cast();
+        let known = socket_of(kernel_socket);
+        if known.is_null() {
+            socket_or(kernel_socket, socket);
+            return;
+        }
+        let open = (*known).flags & SocketFlags::OPEN != 0;
+        if open && socket.unconnected == 0 {
+            closed::report(&*known, hook, closed::End::of_datagrams(&*known));
+        } else if open {
+            socket.opened_boot_time_ns = (*known).opened_boot_time_ns;
+            socket.bytes_out = (*known).bytes_out;
+            socket.bytes_in = (*known).bytes_in;
+            socket.unconnected = (*known).unconnected;
+        }
+        *known = *socket;
+    }
+}
+
+/// What a socket reaches, as a record.
+#[inline(always)]
+pub fn record(socket: &Socket, header: Header) -> ConnectRecord {
+    ConnectRecord {
+        header,
+        address: socket.address,
+        family: socket.family,
+        port: socket.port,
+        protocol: socket.protocol,
+        unconnected: socket.unconnected,
+        taken_over: 0,
+        padding: 0,
+        cookie: socket.cookie,
+    }
 }
 
 #[inline(always)]

@@ -1,20 +1,41 @@
 //! Connections to unix sockets, where agents and daemons hand out credentials.
 //!
-//! Seen at the end of the system call and read from the kernel's own socket, so that the job's memory, which it can
-//! rewrite meanwhile, decides nothing. The cgroup hooks do not see unix sockets before 6.7.
+//! Seen where the kernel connects, or else at the end of the system call, and read from the kernel's own socket, so that
+//! the job's memory, which it can rewrite meanwhile, decides nothing. The cgroup hooks do not see unix sockets before 6.7.
+//! What neither sees is told by the first send (`send.rs`).
 
 use core::{ffi::c_void, hint::black_box};
 
-use aya_ebpf::{helpers::generated::bpf_probe_read_kernel, macros::tracepoint, programs::TracePointContext};
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_probe_read_kernel},
+    macros::{fentry, tracepoint},
+    programs::{FEntryContext, TracePointContext},
+};
 use buildtrail_agent_abi::{Hook, Kind, UNIX_PATH_BYTES, UnixConnectRecord};
 
-use crate::{emit, hooks::registers, kread::Object, maps::CRITICAL};
+use crate::{
+    emit,
+    hooks::{registers, send},
+    kread::Object,
+    maps::CRITICAL,
+};
 
-const AF_UNIX: u16 = 1;
+pub const AF_UNIX: u16 = 1;
 /// Where `struct trace_event_raw_sys_exit` has the result (include/trace/events/syscalls.h).
 const RESULT_OFFSET: usize = 16;
 /// `sun_family` before `sun_path`.
 const FAMILY_BYTES: u32 = 2;
+
+/// `security_unix_stream_connect(socket, listener, new_socket)`
+#[fentry(function = "security_unix_stream_connect")]
+pub fn unix_stream_connect(ctx: FEntryContext) -> i32 {
+    let (socket, listener) = (Object::at(ctx.arg(0)), Object::at(ctx.arg(1)));
+    if let Some(sender) = send::sender_of(socket) {
+        *sender = (bpf_get_current_pid_tgid() >> 32) as u32;
+    }
+    report_to(listener, listener, Hook::UnixConnect);
+    0
+}
 
 #[tracepoint(category = "syscalls", name = "sys_exit_connect")]
 pub fn unix_connect(ctx: TracePointContext) -> u32 {
@@ -28,15 +49,28 @@ pub fn unix_connect(ctx: TracePointContext) -> u32 {
 #[inline(always)]
 fn on_connected() -> Option<()> {
     let socket = connected_socket()?;
-    if socket.read::<u16>(|o| &o.sock_family)? != AF_UNIX {
-        return None;
+    if socket.read::<u16>(|o| &o.sock_family)? == AF_UNIX {
+        report(socket, Hook::UnixConnect);
     }
-    let address = socket.follow(|o| &o.unix_peer)?.follow(|o| &o.unix_address)?;
-    let peer_tgid = listener(socket).unwrap_or(0);
-    let header = emit::header(Kind::UnixConnect, Hook::UnixConnect);
-    emit::emit(&CRITICAL, header, Hook::UnixConnect, |header| {
+    Some(())
+}
+
+/// Reports whom a connected socket reaches, if that has a name.
+#[inline(always)]
+pub fn report(socket: Object, hook: Hook) -> Option<()> {
+    report_to(socket.follow(|o| &o.unix_peer)?, socket, hook)
+}
+
+/// `peer` has the name, `holder` the process that listens.
+#[inline(always)]
+fn report_to(peer: Object, holder: Object, hook: Hook) -> Option<()> {
+    let address = peer.follow(|o| &o.unix_address)?;
+    let peer_tgid = listener(holder).unwrap_or(0);
+    let header = emit::header(Kind::UnixConnect, hook);
+    emit::emit(&CRITICAL, header, hook, |header| {
+        let by_send = u32::from(matches!(hook, Hook::SocketSend));
         let mut record =
-            UnixConnectRecord { header, peer_tgid, path_length: 0, path: [0; UNIX_PATH_BYTES], padding: 0 };
+            UnixConnectRecord { header, peer_tgid, path_length: 0, path: [0; UNIX_PATH_BYTES], by_send };
         record.path_length = read_path(address, &mut record.path).unwrap_or(0);
         record
     });

@@ -184,6 +184,7 @@ mod tests {
         Dns {
             resolver: IpAddr::from([127, 0, 0, 53]),
             incoming,
+            stream: None,
             payload: packet.build_bytes_vec().unwrap(),
             truncated: false,
         }

@@ -4,14 +4,17 @@
 //! are not text, nor an argument with a credential in it.
 
 pub mod access;
+pub mod connection;
 pub mod dns;
+pub mod hello;
+pub mod stream;
 pub mod text;
 
 use buildtrail_proto::v1;
 
 use crate::{
     catalog::{Entry, arguments, variables},
-    sensor::records::{Connect, Exec},
+    sensor::records::Exec,
 };
 use text::Notes;
 
@@ -72,23 +75,5 @@ pub fn credential_environment(names: Vec<String>) -> v1::CredentialUse {
         family: "environment".to_owned(),
         target: String::new(),
         variables: names,
-    }
-}
-
-/// Body of `connection.opened`.
-#[must_use]
-pub fn connection_opened(connect: &Connect, dns_names: &[String]) -> v1::ConnectionOpened {
-    let (protocol, ip_protocol) = match i32::from(connect.protocol) {
-        nix::libc::IPPROTO_TCP => (v1::Protocol::Tcp, 0),
-        nix::libc::IPPROTO_UDP => (v1::Protocol::Udp, 0),
-        _ => (v1::Protocol::Other, u32::from(connect.protocol)),
-    };
-    v1::ConnectionOpened {
-        protocol: protocol.into(),
-        remote_address: connect.address.to_string(),
-        remote_port: u32::from(connect.port),
-        ip_protocol,
-        dns_names: dns_names.to_vec(),
-        unconnected: connect.unconnected,
     }
 }

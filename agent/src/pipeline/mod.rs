@@ -4,6 +4,7 @@
 //! jobs. Must never wait, must never give an event to a job that its lineage does not lead to, and reports outside jobs
 //! only what touches a secret.
 
+mod connections;
 mod health;
 mod memory;
 mod network;
@@ -22,6 +23,7 @@ use crate::{
         self,
         access::{Access, AccessMerger},
         dns::DnsTracker,
+        stream::DnsStreams,
         text::Notes,
     },
     job::{HostIdentity, JobTracker, Membership, RunnerPrograms},
@@ -34,9 +36,10 @@ use crate::{
         records::{Exec, Record, Users, What},
     },
 };
+use connections::Connections;
 use health::Health;
 use memory::Reached;
-use network::Destinations;
+use network::{Destination, Family, Seen, ServicePath};
 use relocation::Relocations;
 
 /// Time in which what a job did can still come out of the kernel after its runner ended, in nanoseconds.
@@ -69,7 +72,11 @@ pub struct Pipeline {
     runners: RunnerPrograms,
     accesses: AccessMerger,
     lookups: DnsTracker,
-    destinations: Destinations,
+    destinations: Seen<Destination>,
+    services: Seen<ServicePath>,
+    families: Seen<Family>,
+    connections: Connections,
+    streams: DnsStreams,
     reached: Reached,
     relocations: Relocations,
     wishes: Wishes,
@@ -103,7 +110,11 @@ impl Pipeline {
             runners,
             accesses: AccessMerger::default(),
             lookups: DnsTracker::default(),
-            destinations: Destinations::default(),
+            destinations: Seen::default(),
+            services: Seen::default(),
+            families: Seen::default(),
+            connections: Connections::default(),
+            streams: DnsStreams::default(),
             reached: Reached::default(),
             relocations: Relocations::default(),
             wishes: Wishes { runners: found, ..Wishes::default() },
@@ -192,9 +203,12 @@ impl Pipeline {
             // The sensor has turned these into file events.
             What::File(_) => {}
             What::Connect(connect) => self.take_connect(record.process, record.time, &connect),
+            What::Closed(closed) => self.take_closed(record.process, record.time, &closed),
+            What::Socket(socket) => self.take_socket(record.process, record.time, socket),
+            What::Payload(payload) => self.take_payload(&payload),
             What::Dns(message) => self.take_dns(record.process, record.time, &message),
-            What::UnixConnect { peer_pid, path } => {
-                self.take_unix_connect(record.process, record.time, peer_pid, &path);
+            What::UnixConnect { peer_pid, path, by_send } => {
+                self.take_unix_connect(record.process, record.time, (peer_pid, &path), by_send);
             }
         }
     }
@@ -291,6 +305,8 @@ impl Pipeline {
 
     fn take_exit(&mut self, id: ProcessId, time: BootTime) {
         self.destinations.forget(id);
+        self.services.forget(id);
+        self.families.forget(id);
         self.reached.forget(id);
         if let Some(process) = self.processes.exit(id, time)
             && process.role == Role::Runner

@@ -2,37 +2,44 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::Hash,
     net::IpAddr,
 };
 
 use buildtrail_proto::v1;
 use v1::audit_event::Body;
 
-use super::Pipeline;
+use super::{Pipeline, connections::is_route_question};
 use crate::{
     catalog::{metadata, sockets},
     clock::BootTime,
-    event::{self, dns::Lookup, text::Notes},
+    event::{self, connection, dns::Lookup, text::Notes},
     job::Membership,
     process::{Process, ProcessId},
     sensor::records::{Connect, Dns},
 };
 
-/// Destinations of unconnected datagrams remembered for one process.
-const MAX_DESTINATIONS: usize = 4096;
+/// Things remembered of one process.
+const MAX_SEEN: usize = 4096;
 
-/// Where each process has sent unconnected datagrams: repetitions are not news.
-#[derive(Debug, Default)]
-pub(super) struct Destinations(HashMap<ProcessId, HashSet<(IpAddr, u16, u8)>>);
+/// What each process has done: repetitions are not news.
+#[derive(Debug)]
+pub(super) struct Seen<T>(HashMap<ProcessId, HashSet<T>>);
 
-impl Destinations {
-    /// Whether this is the first datagram of the process to that destination, as far as is remembered.
-    fn is_new(&mut self, process: ProcessId, connect: &Connect) -> bool {
+impl<T> Default for Seen<T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<T: Eq + Hash> Seen<T> {
+    /// Whether the process does this for the first time, as far as is remembered.
+    pub(super) fn is_new(&mut self, process: ProcessId, what: T) -> bool {
         let known = self.0.entry(process).or_default();
-        if known.len() >= MAX_DESTINATIONS {
+        if known.len() >= MAX_SEEN {
             known.clear();
         }
-        known.insert((connect.address, connect.port, connect.protocol))
+        known.insert(what)
     }
 
     pub(super) fn forget(&mut self, process: ProcessId) {
@@ -40,21 +47,27 @@ impl Destinations {
     }
 }
 
+/// Where unconnected datagrams go, or what is written to other processes' connections.
+pub(super) type Destination = (IpAddr, u16, u8);
+/// The path or name of a unix socket.
+pub(super) type ServicePath = Vec<u8>;
+/// `AF_*`
+pub(super) type Family = u32;
+
 impl Pipeline {
     /// The process and what it works for, if it works for a job.
-    fn in_job(&self, id: ProcessId) -> Option<(Process, Membership)> {
+    pub(super) fn in_job(&self, id: ProcessId) -> Option<(Process, Membership)> {
         let process = self.processes.get(id)?;
         Some((process.clone(), process.membership.clone()?))
     }
 
     pub(super) fn take_connect(&mut self, id: ProcessId, time: BootTime, connect: &Connect) {
-        let udp = i32::from(connect.protocol) == nix::libc::IPPROTO_UDP;
-        if udp && connect.port == 0 {
-            // The C library asks the kernel for a route in this way (RFC 6724 sorting); nothing is sent.
+        if is_route_question(connect.protocol, connect.port) {
             return;
         }
         let Some((process, membership)) = self.in_job(id) else { return };
-        if connect.unconnected && !self.destinations.is_new(id, connect) {
+        let repeats = connect.unconnected || connect.taken_over;
+        if repeats && !self.destinations.is_new(id, (connect.address, connect.port, connect.protocol)) {
             return;
         }
         let names = self
@@ -62,7 +75,8 @@ impl Pipeline {
             .get_mut(&membership.job.job_id)
             .map(|state| state.names_of(connect.address).to_vec())
             .unwrap_or_default();
-        let body = event::connection_opened(connect, &names);
+        let body = connection::opened(connect, &names);
+        self.connections.open(connect.socket, process.clone(), membership.clone(), names);
         self.summarise(&membership, |summary| summary.connections += 1);
         self.emit(time, Some(&membership), Some(&process), Notes::default(), Body::ConnectionOpened(body));
 
@@ -73,10 +87,20 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn take_unix_connect(&mut self, id: ProcessId, time: BootTime, peer_pid: u32, path: &[u8]) {
+    pub(super) fn take_unix_connect(
+        &mut self,
+        id: ProcessId,
+        time: BootTime,
+        (peer_pid, path): (u32, &[u8]),
+        by_send: bool,
+    ) {
         let Some((process, membership)) = self.in_job(id) else { return };
         let listener = self.processes.live(peer_pid).map(|peer| peer.executable.clone());
         let Some(entry) = sockets::service(path, listener.as_deref().unwrap_or_default()) else { return };
+        if !self.services.is_new(id, path.to_vec()) && by_send {
+            // The connection itself was reported.
+            return;
+        }
         let mut notes = Notes::default();
         // An abstract name begins with a zero byte, which tools write as @ (unix(7)).
         let target = match path.split_first() {
@@ -92,8 +116,14 @@ impl Pipeline {
         if self.in_job(id).is_none() {
             return;
         }
-        for lookup in self.lookups.add(time, id, message) {
-            self.emit_lookup(lookup);
+        let messages = match message.stream {
+            Some(piece) => self.streams.add(piece, message),
+            None => vec![message.clone()],
+        };
+        for message in messages {
+            for lookup in self.lookups.add(time, id, &message) {
+                self.emit_lookup(lookup);
+            }
         }
     }
 

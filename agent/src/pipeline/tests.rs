@@ -10,7 +10,7 @@ use crate::{
     output::{JsonOutput, Written},
     sensor::{
         files::{FileId, Operations, Who},
-        records::{Connect, Variable},
+        records::{Closed, Connect, Payload, Progress, SocketId, Variable},
     },
 };
 
@@ -75,8 +75,7 @@ impl History {
     }
 
     fn connect(&mut self, pid: u32, port: u16) {
-        let address = [127, 0, 0, 1].into();
-        self.record(pid, What::Connect(Connect { address, port, protocol: 6, unconnected: false }));
+        self.record(pid, What::Connect(connection(port)));
     }
 
     fn read_secret(&mut self, pid: u32, name: &str) {
@@ -106,6 +105,17 @@ impl History {
     fn finish(self) -> Vec<AuditEvent> {
         self.pipeline.finish(NO_LOSSES);
         self.lines.events()
+    }
+}
+
+fn connection(port: u16) -> Connect {
+    Connect {
+        address: [127, 0, 0, 1].into(),
+        port,
+        protocol: 6,
+        unconnected: false,
+        taken_over: false,
+        socket: SocketId(u64::from(port)),
     }
 }
 
@@ -256,4 +266,40 @@ fn a_loss_in_the_kernel_is_told_once() {
         losses,
         [("process.exec: ring buffer full".into(), 3), ("process.exec: no free slot".into(), 1)]
     );
+}
+
+#[test]
+fn a_connection_that_ends_after_its_process_and_job_still_belongs_to_them() {
+    let mut history = History::with_a_step();
+    history.connect(STEP, 443);
+    let hello = Payload {
+        socket: SocketId(443),
+        kind: buildtrail_agent_abi::PayloadKind::PROXY,
+        bytes: b"CONNECT api.example.test:443 HTTP/1.1".to_vec(),
+    };
+    history.record(STEP, What::Payload(hello));
+    history.record(STEP, What::Exit { core_dumped: false });
+    history.record(RUNNER, What::Exit { core_dumped: false });
+    history.clock += 60_000_000_000;
+    history.pipeline.tick(BootTime(history.clock), NO_LOSSES);
+    let closed = Closed {
+        connect: connection(443),
+        opened: BootTime(history.clock),
+        local: None,
+        bytes_out: 7,
+        bytes_in: 9,
+        error: 0,
+        progress: Progress::Established,
+    };
+    history.record(STEP, What::Closed(closed));
+    history.record(STRANGER, What::Closed(Closed { connect: connection(444), ..closed }));
+    let events = history.finish();
+    assert_eq!(blamed(&events, "connection.closed"), [widgets("build")]);
+    let body = events.iter().find_map(|event| match &event.body {
+        Some(Body::ConnectionClosed(body)) => Some(body.clone()),
+        _ => None,
+    });
+    let body = body.unwrap();
+    assert_eq!((body.bytes_out, body.bytes_in, body.duration_ns), (7, 9, 1000));
+    assert_eq!(body.proxied_to, "api.example.test:443");
 }

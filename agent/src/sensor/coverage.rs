@@ -67,12 +67,22 @@ pub struct CoverageReport {
 const GENERAL_GAPS: &[&str] = &[
     "Opens of secret files that the file system's permissions deny are not seen.",
     "Of a program that ends at once the working directory can be missing, and its path is then the one given to execve.",
-    "Packet sockets (AF_PACKET) and raw sockets are not seen.",
-    "DNS over TCP, TLS or HTTPS is seen as a connection only.",
+    "Of packet sockets (AF_PACKET, AF_XDP), AF_VSOCK and other families the opening is seen, not what they send and where.",
+    "DNS over TLS or HTTPS is seen as a connection only, and DNS at another port than 53 too.",
+    "A TLS server name that is encrypted (ECH), or split so that the first packet is no whole start of a ClientHello, is not seen.",
+    "Connections that were open when the agent started are not seen, nor those that other hosts open to this one.",
 ];
 
 /// What is not seen where a hook is not served at tier A.
 const TIER_B_GAPS: &[(&str, &str)] = &[
+    (
+        "socket.other",
+        "Sockets of families other than IP and unix that were opened by io_uring or a 32-bit system call are seen at their first send only.",
+    ),
+    (
+        "connect.unix",
+        "Connections to unix sockets by io_uring or a 32-bit system call are seen at their first send only.",
+    ),
     (
         "file.open",
         "The path by which a job reached a secret (a symbolic link, a bind mount) is not seen; the file's own path is.",

@@ -9,8 +9,8 @@ use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf},
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, FEntry, Program, ProgramError,
-        TracePoint, tp_btf::BtfTracePoint,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FEntry, Program,
+        ProgramError, TracePoint, tp_btf::BtfTracePoint,
     },
 };
 use aya_log::EbpfLogger;
@@ -50,6 +50,7 @@ pub struct Loaded {
 enum Attach {
     BtfTracepoint(&'static str),
     CgroupAddress,
+    CgroupSocket,
     CgroupPackets(CgroupSkbAttachType),
     /// Calls of this name end here.
     SystemCalls(&'static [&'static str]),
@@ -84,16 +85,43 @@ const PLAN: &[(Hook, &[Candidate])] = &[
     (Hook::Send4, &[tier_b("sendmsg4", Attach::CgroupAddress, "cgroup/sendmsg4")]),
     (Hook::Send6, &[tier_b("sendmsg6", Attach::CgroupAddress, "cgroup/sendmsg6")]),
     (
-        Hook::DnsOut,
-        &[tier_b("dns_out", Attach::CgroupPackets(CgroupSkbAttachType::Egress), "cgroup_skb/egress")],
+        Hook::PacketOut,
+        &[tier_b("packet_out", Attach::CgroupPackets(CgroupSkbAttachType::Egress), "cgroup_skb/egress")],
     ),
     (
-        Hook::DnsIn,
-        &[tier_b("dns_in", Attach::CgroupPackets(CgroupSkbAttachType::Ingress), "cgroup_skb/ingress")],
+        Hook::PacketIn,
+        &[tier_b("packet_in", Attach::CgroupPackets(CgroupSkbAttachType::Ingress), "cgroup_skb/ingress")],
+    ),
+    (
+        Hook::TcpState,
+        &[tier_b("tcp_state", Attach::BtfTracepoint("inet_sock_set_state"), "tp_btf/inet_sock_set_state")],
+    ),
+    (Hook::SocketRelease, &[tier_b("socket_release", Attach::CgroupSocket, "cgroup/sock_release")]),
+    (Hook::SocketInet, &[tier_b("socket_inet", Attach::CgroupSocket, "cgroup/sock_create")]),
+    (
+        Hook::SocketOther,
+        &[
+            tier_a("socket_other", "security_socket_post_create", "fentry/security_socket_post_create"),
+            tier_b("socket_call", Attach::SystemCalls(&["socket"]), "tracepoint/sys_exit_socket"),
+        ],
     ),
     (
         Hook::UnixConnect,
-        &[tier_b("unix_connect", Attach::SystemCalls(&["connect"]), "tracepoint/sys_exit_connect")],
+        &[
+            tier_a(
+                "unix_stream_connect",
+                "security_unix_stream_connect",
+                "fentry/security_unix_stream_connect",
+            ),
+            tier_b("unix_connect", Attach::SystemCalls(&["connect"]), "tracepoint/sys_exit_connect"),
+        ],
+    ),
+    (
+        Hook::SocketSend,
+        &[
+            tier_a("socket_send", "security_socket_sendmsg", "fentry/security_socket_sendmsg"),
+            tier_b("socket_sent", Attach::BtfTracepoint("sock_send_length"), "tp_btf/sock_send_length"),
+        ],
     ),
     (Hook::FileOpen, &[tier_a("file_open", "security_file_open", "fentry/security_file_open")]),
     (Hook::FileReceive, &[tier_a("file_receive", "security_file_receive", "fentry/security_file_receive")]),
@@ -317,6 +345,12 @@ fn attach(
             program.load().map_err(brief)?;
             let root = cgroup.map_err(Clone::clone)?;
             // A link's programs always run beside those of others (kernel/bpf/cgroup.c, `cgroup_bpf_link_attach`).
+            program.attach(root.as_fd(), CgroupAttachMode::Single).map_err(brief)?;
+        }
+        Attach::CgroupSocket => {
+            let program: &mut CgroupSock = program.try_into().map_err(brief)?;
+            program.load().map_err(brief)?;
+            let root = cgroup.map_err(Clone::clone)?;
             program.attach(root.as_fd(), CgroupAttachMode::Single).map_err(brief)?;
         }
         Attach::CgroupPackets(direction) => {

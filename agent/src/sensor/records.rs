@@ -1,11 +1,12 @@
 //! Ring buffer bytes to typed records. A record that is too short or of an unknown kind is an error to count, not to
 //! guess at.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod network;
 
 use buildtrail_agent_abi as abi;
 
 use crate::{clock::BootTime, process::ProcessId};
+pub use network::{Closed, Connect, Dns, Payload, Piece, Progress, Socket, SocketId};
 
 /// Something that the eBPF side saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,12 @@ pub enum What {
     },
     /// A connection attempt or unconnected datagram.
     Connect(Connect),
+    /// The end of a connection or of a datagram socket.
+    Closed(Closed),
+    /// A socket beside TCP, UDP and unix.
+    Socket(Socket),
+    /// How a connection introduced itself.
+    Payload(Payload),
     /// A DNS message.
     Dns(Dns),
     /// A file that is or may be a secret was touched.
@@ -71,6 +78,8 @@ pub enum What {
         peer_pid: u32,
         /// Path, or for an abstract name a zero byte and the name.
         path: Vec<u8>,
+        /// Noticed by something that the process sent, not when it connected.
+        by_send: bool,
     },
 }
 
@@ -110,32 +119,6 @@ pub struct Variable {
     pub name: Vec<u8>,
     /// Only for identity variables.
     pub value: Option<Vec<u8>>,
-}
-
-/// A destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Connect {
-    /// v4-mapped v6 addresses are v4 here.
-    pub address: IpAddr,
-    /// Port.
-    pub port: u16,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// A datagram without connect.
-    pub unconnected: bool,
-}
-
-/// A DNS message on the wire.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dns {
-    /// Who was asked.
-    pub resolver: IpAddr,
-    /// An answer, not a question.
-    pub incoming: bool,
-    /// The message, or its start.
-    pub payload: Vec<u8>,
-    /// The message is longer than what was captured.
-    pub truncated: bool,
 }
 
 /// What happened to a file that is or may be a secret.
@@ -203,12 +186,6 @@ unsafe trait Plain: Copy {}
 unsafe impl Plain for abi::Header {}
 // SAFETY: as above.
 unsafe impl Plain for abi::ForkRecord {}
-// SAFETY: as above.
-unsafe impl Plain for abi::ConnectRecord {}
-// SAFETY: as above.
-unsafe impl Plain for abi::DnsRecord {}
-// SAFETY: as above.
-unsafe impl Plain for abi::UnixConnectRecord {}
 // SAFETY: as above.
 unsafe impl Plain for ExecHead {}
 
@@ -278,9 +255,12 @@ pub fn decode(bytes: &[u8]) -> Result<(Record, Place), DecodeError> {
         k if k == abi::Kind::Exit as u16 => exit(&read(bytes, kind)?),
         k if k == abi::Kind::File as u16 => What::File(Box::new(file(bytes)?)),
         k if k == abi::Kind::Memory as u16 => What::Memory(memory(&read(bytes, kind)?)),
-        k if k == abi::Kind::Connect as u16 => What::Connect(connect(&read(bytes, kind)?)),
-        k if k == abi::Kind::Dns as u16 => What::Dns(dns(&read(bytes, kind)?)),
-        k if k == abi::Kind::UnixConnect as u16 => unix_connect(&read(bytes, kind)?),
+        k if k == abi::Kind::Connect as u16 => network::connect(&read(bytes, kind)?),
+        k if k == abi::Kind::Dns as u16 => network::dns(&read(bytes, kind)?),
+        k if k == abi::Kind::UnixConnect as u16 => network::unix_connect(&read(bytes, kind)?),
+        k if k == abi::Kind::Closed as u16 => network::closed(&read(bytes, kind)?),
+        k if k == abi::Kind::Socket as u16 => network::socket(&read(bytes, kind)?),
+        k if k == abi::Kind::Payload as u16 => network::payload(bytes)?,
         other => return Err(DecodeError::Kind(other)),
     };
     let record = Record {
@@ -366,45 +346,6 @@ fn variable(entry: &[u8]) -> Variable {
     match entry.iter().position(|&byte| byte == b'=') {
         Some(at) => Variable { name: entry[..at].to_vec(), value: Some(entry[at + 1..].to_vec()) },
         None => Variable { name: entry.to_vec(), value: None },
-    }
-}
-
-fn connect(record: &abi::ConnectRecord) -> Connect {
-    Connect {
-        address: address(record.family, record.address),
-        port: record.port,
-        protocol: record.protocol,
-        unconnected: record.unconnected != 0,
-    }
-}
-
-fn dns(record: &abi::DnsRecord) -> Dns {
-    let length = usize::from(record.length).min(abi::DNS_PAYLOAD_BYTES);
-    Dns {
-        resolver: address(record.family, record.resolver),
-        incoming: record.incoming != 0,
-        payload: record.payload[..length].to_vec(),
-        truncated: record.truncation & abi::Truncation::DNS != 0,
-    }
-}
-
-fn unix_connect(record: &abi::UnixConnectRecord) -> What {
-    let length = (record.path_length as usize).min(abi::UNIX_PATH_BYTES);
-    let path = &record.path[..length];
-    // A path is bound with or without its zero; an abstract name begins with one.
-    let end = match path {
-        [0, ..] | [] => length,
-        _ => path.iter().position(|&byte| byte == 0).unwrap_or(length),
-    };
-    What::UnixConnect { peer_pid: record.peer_tgid, path: path[..end].to_vec() }
-}
-
-fn address(family: u16, bytes: [u8; 16]) -> IpAddr {
-    if family == abi::AddressFamily::V4 {
-        let [a, b, c, d, ..] = bytes;
-        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
-    } else {
-        IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical()
     }
 }
 

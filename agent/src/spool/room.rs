@@ -89,7 +89,12 @@ impl Bounds {
 }
 
 fn is_bulk(event: &AuditEvent) -> bool {
-    matches!(event.body, Some(Body::ConnectionOpened(_) | Body::DnsLookup(_) | Body::ProcessExec(_)) | None)
+    matches!(
+        event.body,
+        Some(
+            Body::ConnectionOpened(_) | Body::ConnectionClosed(_) | Body::DnsLookup(_) | Body::ProcessExec(_)
+        ) | None
+    )
 }
 
 fn is_loss(event: &AuditEvent) -> bool {

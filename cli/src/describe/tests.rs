@@ -99,26 +99,6 @@ fn each_kind_is_told_in_one_line() {
             "started with AWS keys in its environment: AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN",
         ),
         (
-            Body::ConnectionOpened(ConnectionOpened {
-                protocol: Protocol::Tcp.into(),
-                remote_address: "::1".into(),
-                remote_port: 443,
-                dns_names: strings(&["registry.test"]),
-                ..Default::default()
-            }),
-            "tcp to [::1]:443 (registry.test)",
-        ),
-        (
-            Body::DnsLookup(DnsLookup {
-                name: "registry.test".into(),
-                r#type: "A".into(),
-                answers: strings(&["127.0.0.1"]),
-                resolver: "127.0.0.53".into(),
-                ..Default::default()
-            }),
-            "A registry.test → 127.0.0.1 (from 127.0.0.53)",
-        ),
-        (
             Body::Coverage(Coverage {
                 kernel_release: "6.18".into(),
                 agent_version: "0.1.0".into(),
@@ -129,6 +109,69 @@ fn each_kind_is_told_in_one_line() {
                 gaps: strings(&["Raw sockets are not seen."]),
             }),
             "agent 0.1.0 on kernel 6.18: 1 of 2 hooks; not seen: Raw sockets are not seen.",
+        ),
+    ];
+    for (body, expected) in table {
+        assert_eq!(what(&event(body)), expected);
+    }
+}
+
+#[test]
+fn each_kind_of_the_network_is_told_in_one_line() {
+    let table = [
+        (
+            Body::ConnectionOpened(ConnectionOpened {
+                protocol: Protocol::Tcp.into(),
+                remote_address: "::1".into(),
+                remote_port: 443,
+                dns_names: strings(&["registry.test"]),
+                ..Default::default()
+            }),
+            "tcp to [::1]:443 (registry.test)",
+        ),
+        (
+            Body::ConnectionOpened(ConnectionOpened {
+                protocol: Protocol::Icmp.into(),
+                remote_address: "127.0.0.1".into(),
+                unconnected: true,
+                taken_over: true,
+                ..Default::default()
+            }),
+            "icmp to 127.0.0.1, datagrams, opened by another process",
+        ),
+        (
+            Body::ConnectionClosed(ConnectionClosed {
+                protocol: Protocol::Tcp.into(),
+                remote_address: "127.0.0.1".into(),
+                remote_port: 443,
+                result: ConnectionResult::Closed.into(),
+                bytes_out: 517,
+                bytes_in: 70,
+                duration_ns: 2_000_000_000,
+                tls_server_name: "api.test".into(),
+                proxied_to: "b.test:443".into(),
+                ..Default::default()
+            }),
+            "tcp to 127.0.0.1:443 closed after 2.0s: 517 bytes out, 70 in, TLS for api.test, by proxy to b.test:443",
+        ),
+        (
+            Body::SocketOpened(SocketOpened {
+                access: SocketAccess::RawIp.into(),
+                family: 2,
+                r#type: 3,
+                protocol: 1,
+            }),
+            "opened a raw IP socket (protocol 1)",
+        ),
+        (
+            Body::DnsLookup(DnsLookup {
+                name: "registry.test".into(),
+                r#type: "A".into(),
+                answers: strings(&["127.0.0.1"]),
+                resolver: "127.0.0.53".into(),
+                ..Default::default()
+            }),
+            "A registry.test → 127.0.0.1 (from 127.0.0.53)",
         ),
     ];
     for (body, expected) in table {
@@ -161,6 +204,13 @@ fn hostile_text_in_any_field_stays_text() {
         Body::ConnectionOpened(ConnectionOpened {
             remote_address: hostile.clone(),
             dns_names: list.clone(),
+            ..Default::default()
+        }),
+        Body::ConnectionClosed(ConnectionClosed {
+            remote_address: hostile.clone(),
+            dns_names: list.clone(),
+            tls_server_name: hostile.clone(),
+            proxied_to: hostile.clone(),
             ..Default::default()
         }),
         Body::DnsLookup(DnsLookup {

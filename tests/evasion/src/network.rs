@@ -15,7 +15,7 @@ use nix::{
 
 use crate::{
     call::{self, absent, own},
-    expect::{Event, Family, Match::Is, Match::Number, Match::True, Seen, Technique},
+    expect::{Event, Family, Match, Match::Is, Match::Number, Match::True, Seen, Technique},
     place::Place,
     ring::{self, Request, Ring},
 };
@@ -28,6 +28,20 @@ macro_rules! connection {
             fields: &[
                 ("protocol", Is(concat!("PROTOCOL_", $protocol))),
                 ("remote_address", Is($address)),
+                ("remote_port", Number($port)),
+                $(($field, $expected),)*
+            ],
+        }
+    };
+}
+
+/// A connection's end as it is told.
+macro_rules! closed {
+    ($result:literal $port:literal $(, $field:literal $expected:expr)*) => {
+        Event {
+            body: "connection_closed",
+            fields: &[
+                ("result", Is(concat!("CONNECTION_RESULT_", $result))),
                 ("remote_port", Number($port)),
                 $(($field, $expected),)*
             ],
@@ -54,7 +68,12 @@ pub(crate) const fn net(
 }
 
 pub(crate) const TECHNIQUES: &[Technique] = &[
-    net("tcp4", "TCP over IPv4", |_| tcp(V4, 21001), &[connection!("TCP" "127.0.0.1" 21001)]),
+    net(
+        "tcp4",
+        "TCP over IPv4",
+        |_| tcp(V4, 21001),
+        &[connection!("TCP" "127.0.0.1" 21001), closed!("CLOSED" 21001, "duration_ns" Match::Some)],
+    ),
     net("tcp6", "TCP over IPv6", |_| tcp(V6, 21002), &[connection!("TCP" "::1" 21002)]),
     net(
         "tcp-mapped",
@@ -80,7 +99,7 @@ pub(crate) const TECHNIQUES: &[Technique] = &[
         "tcp-refused",
         "connect that is refused",
         |_| refused(21008),
-        &[connection!("TCP" "127.0.0.1" 21008)],
+        &[connection!("TCP" "127.0.0.1" 21008), closed!("REFUSED" 21008, "error" Number(111))],
     ),
     net(
         "tcp-int80",
@@ -135,13 +154,13 @@ pub(crate) const TECHNIQUES: &[Technique] = &[
         "socket-inherited",
         "connected socket used by another program",
         inherited,
-        &[connection!("TCP" "127.0.0.1" 21018)],
+        &[connection!("TCP" "127.0.0.1" 21018), connection!("TCP" "127.0.0.1" 21018, "taken_over" True)],
     ),
     net(
         "socket-passed",
         "connected socket passed to another program",
         passed,
-        &[connection!("TCP" "127.0.0.1" 21019)],
+        &[connection!("TCP" "127.0.0.1" 21019), connection!("TCP" "127.0.0.1" 21019, "taken_over" True)],
     ),
 ];
 

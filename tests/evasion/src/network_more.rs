@@ -20,23 +20,39 @@ use nix::{
 
 use crate::{
     call::absent,
-    expect::{Event, Family, Match::Ends, Match::Is, Seen, Technique},
+    expect::{Event, Family, Match::Ends, Match::Is, Match::Number, Seen, Technique},
     network::{connect, loopback, net, socket},
     place::Place,
 };
 
-const NOT_YET: &str = "No sensor looks at such sockets yet.";
+const fn unseen(
+    name: &'static str,
+    what: &'static str,
+    run: fn(&Place) -> Result<()>,
+    why: &'static str,
+) -> Technique {
+    Technique { name, family: Family::Network, what, run, a: Seen::Gap(why), b: Seen::Gap(why), never: &[] }
+}
 
-const fn unseen(name: &'static str, what: &'static str, run: fn(&Place) -> Result<()>) -> Technique {
-    Technique {
-        name,
-        family: Family::Network,
-        what,
-        run,
-        a: Seen::Gap(NOT_YET),
-        b: Seen::Gap(NOT_YET),
-        never: &[],
-    }
+/// A socket of another kind as it is told.
+macro_rules! opened {
+    ($access:literal) => {
+        Event { body: "socket_opened", fields: &[("access", Is(concat!("SOCKET_ACCESS_", $access)))] }
+    };
+}
+
+/// A destination that packets name.
+macro_rules! packets {
+    ($protocol:literal $(, $field:literal $expected:expr)*) => {
+        Event {
+            body: "connection_opened",
+            fields: &[
+                ("protocol", Is(concat!("PROTOCOL_", $protocol))),
+                ("remote_address", Is("127.0.0.1")),
+                $(($field, $expected),)*
+            ],
+        }
+    };
 }
 
 const DOCKER: &[Event] = &[Event {
@@ -46,13 +62,28 @@ const DOCKER: &[Event] = &[Event {
 
 pub(crate) const TECHNIQUES: &[Technique] = &[
     net("unix", "unix socket of a container engine", unix, DOCKER),
-    unseen("unix-abstract", "abstract unix socket", |_| abstract_unix()),
-    unseen("unix-datagram", "datagram to a unix socket", unix_datagram),
-    unseen("raw", "raw IP socket", |_| raw()),
-    unseen("packet", "packet socket", |_| packet()),
-    unseen("icmp", "ICMP echo by a ping socket", |_| icmp()),
-    unseen("vsock", "vsock to this machine", |_| vsock()),
-    unseen("sctp", "SCTP", |_| sctp()),
+    unseen(
+        "unix-abstract",
+        "abstract unix socket",
+        |_| abstract_unix(),
+        "Unix sockets are told when they are those of services that hand out credentials.",
+    ),
+    unseen(
+        "unix-datagram",
+        "datagram to a unix socket",
+        unix_datagram,
+        "Datagrams without connect to unix sockets are not looked at: no known service takes them.",
+    ),
+    net(
+        "raw",
+        "raw IP socket",
+        |_| raw(),
+        &[opened!("RAW_IP"), packets!("UDP", "remote_port" Number(21030))],
+    ),
+    net("packet", "packet socket", |_| packet(), &[opened!("PACKET")]),
+    net("icmp", "ICMP echo by a ping socket", |_| icmp(), &[packets!("ICMP")]),
+    net("vsock", "vsock to this machine", |_| vsock(), &[opened!("VSOCK")]),
+    net("sctp", "SCTP", |_| sctp(), &[packets!("SCTP", "remote_port" Number(21033))]),
 ];
 
 fn unix(place: &Place) -> Result<()> {

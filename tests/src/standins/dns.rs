@@ -1,6 +1,9 @@
 //! A name server for `example.test`: every name in it leads to the registry stand-in; no other name exists.
 
-use std::net::{Ipv6Addr, UdpSocket};
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv6Addr, TcpStream, UdpSocket},
+};
 
 use simple_dns::{
     CLASS, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE,
@@ -19,6 +22,22 @@ pub(super) fn serve(socket: &UdpSocket) {
         if let Some(reply) = reply(&buffer[..length]) {
             let _ = socket.send_to(&reply, peer);
         }
+    }
+}
+
+/// Answers one query over TCP, behind its length.
+pub(super) fn serve_stream(mut stream: TcpStream) {
+    let mut length = [0; 2];
+    let mut query = [0; 512];
+    let whole = stream.read_exact(&mut length).ok().and_then(|()| {
+        let query = query.get_mut(..usize::from(u16::from_be_bytes(length)))?;
+        stream.read_exact(query).ok()?;
+        reply(query)
+    });
+    if let Some(reply) = whole
+        && let Ok(length) = u16::try_from(reply.len())
+    {
+        let _ = stream.write_all(&[&length.to_be_bytes()[..], &reply].concat());
     }
 }
 

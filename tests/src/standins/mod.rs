@@ -96,6 +96,8 @@ pub fn serve(directory: &Path) -> Result<()> {
     let names = bind_udp(RESOLVER.into(), 53)?;
     thread::spawn(move || dns::serve(&names));
 
+    listen(SocketAddr::new(RESOLVER.into(), 53), dns::serve_stream)?;
+
     announce();
     loop {
         thread::park();

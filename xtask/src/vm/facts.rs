@@ -19,7 +19,7 @@ const fn fact(name: &'static str, step: &'static str, tells: fn(&Value) -> bool)
 }
 
 /// In the order of the matrix.
-pub(super) const FACTS: [Fact; 16] = [
+pub(super) const FACTS: [Fact; 26] = [
     fact("secret read through a symbolic link", "link", |event| is_read(event, "/root/.npmrc")),
     fact("secret read by a daemon", "daemon", |event| is_read(event, "/root/.docker/config.json")),
     Fact { name: "secret read outside any job", step: None, tells: |event| is_read(event, "/root/.netrc") },
@@ -53,6 +53,29 @@ pub(super) const FACTS: [Fact; 16] = [
             && has(&event["connection_opened"]["dns_names"], "registry.example.test")
     }),
     fact("cloud metadata service", "metadata", |event| is_use(event, "METADATA_SERVICE")),
+    fact("connection closed, with its bytes", "closed", |event| {
+        is_closed(event, "CLOSED", 8446) && event["connection_closed"]["bytes_out"] == "5"
+    }),
+    fact("datagrams closed, with their bytes", "udp4", |event| {
+        is_closed(event, "CLOSED", 8125) && event["connection_closed"]["bytes_out"] == "2"
+    }),
+    fact("connection refused", "refused", |event| is_closed(event, "REFUSED", 9)),
+    fact("connection of a parent used by its child", "inherited", |event| {
+        event["connection_opened"]["taken_over"] == true
+    }),
+    fact("TLS server name", "tls", |event| {
+        event["connection_closed"]["tls_server_name"] == "sni.example.test"
+    }),
+    fact("connection by a proxy", "proxy", |event| {
+        event["connection_closed"]["proxied_to"] == "api.example.test:443"
+    }),
+    fact("DNS over TCP", "dns-tcp", |event| {
+        let lookup = &event["dns_lookup"];
+        lookup["name"] == "example.test" && has(&lookup["answers"], "127.0.0.10")
+    }),
+    fact("ICMP by a raw socket", "ping", |event| is_connection(event, "ICMP", "127.0.0.1", 0)),
+    fact("raw socket", "ping", |event| event["socket_opened"]["access"] == "SOCKET_ACCESS_RAW_IP"),
+    fact("packet socket", "packet", |event| event["socket_opened"]["access"] == "SOCKET_ACCESS_PACKET"),
     Fact { name: "coverage of the host", step: None, tells: |event| event["coverage"]["hooks"].is_array() },
 ];
 
@@ -85,6 +108,12 @@ fn is_connection(event: &Value, protocol: &str, address: &str, port: u64) -> boo
     let connection = &event["connection_opened"];
     connection["protocol"].as_str().and_then(|name| name.strip_prefix("PROTOCOL_")) == Some(protocol)
         && connection["remote_address"] == address
+        && connection["remote_port"] == port
+}
+
+fn is_closed(event: &Value, result: &str, port: u64) -> bool {
+    let connection = &event["connection_closed"];
+    connection["result"].as_str().and_then(|name| name.strip_prefix("CONNECTION_RESULT_")) == Some(result)
         && connection["remote_port"] == port
 }
 

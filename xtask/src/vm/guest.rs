@@ -40,7 +40,7 @@ const FILES: [(&str, &str); 6] = [
     ),
 ];
 /// The job: a step's id and its script. What each must leave in the trail is in `facts.rs`.
-const STEPS: [(&str, &str); 12] = [
+const STEPS: [(&str, &str); 20] = [
     ("link", "cat /srv/link-to-npmrc > /dev/null"),
     (
         "daemon",
@@ -56,6 +56,27 @@ const STEPS: [(&str, &str); 12] = [
     ("datagram6", "timeout 1 tftp -g -r x -l /dev/null ::1 6969 || true"),
     ("name", ": > /dev/tcp/registry.example.test/8445"),
     ("metadata", ": > /dev/tcp/169.254.169.254/80"),
+    ("closed", "printf 12345 > /dev/tcp/127.0.0.10/8446"),
+    ("refused", ": > /dev/tcp/127.0.0.1/9 || true"),
+    ("inherited", "exec 3> /dev/tcp/127.0.0.10/8446; env printf 1 >&3"),
+    (
+        "tls",
+        "printf '\\x16\\3\\1\\0\\x48\\1\\0\\0\\x44\\3\\3rrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrr\\0\\0\\2\\x13\\1\\1\\0\\0\\x19\\0\\0\\0\\x15\\0\\x13\\0\\0\\x10sni.example.test' \
+         > /dev/tcp/127.0.0.10/8446",
+    ),
+    (
+        "proxy",
+        "printf 'CONNECT api.example.test:443 HTTP/1.1\\r\\nProxy-Authorization: FAKE-not-a-token\\r\\n\\r\\n' > /tmp/ask; \
+         cat /tmp/ask > /dev/tcp/127.0.0.10/8446",
+    ),
+    (
+        "dns-tcp",
+        "exec 3<> /dev/tcp/127.0.0.53/53; \
+         printf '\\0\\x1e\\x12\\x34\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\7example\\4test\\0\\0\\1\\0\\1' >&3; \
+         head -c 32 <&3 > /dev/null",
+    ),
+    ("ping", "ping -c 1 127.0.0.1 || true"),
+    ("packet", "timeout 2 arping -c 1 -I lo 127.0.0.1 || true"),
 ];
 
 /// The guest's first file system, as the kernel takes it.
