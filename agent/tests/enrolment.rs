@@ -35,6 +35,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::watch,
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
@@ -153,17 +154,17 @@ impl Agent {
 }
 
 async fn stored(collector: &Running, events: u64) {
-    eventually(&format!("{events} stored events"), || collector.health().events.get() >= events).await;
+    stored_within(collector, events, Duration::from_secs(30)).await;
 }
 
-async fn eventually(what: &str, check: impl Fn() -> bool) {
-    for _ in 0..3000 {
-        if check() {
-            return;
+async fn stored_within(collector: &Running, events: u64, time: Duration) {
+    let waiting = async {
+        while collector.health().events.get() < events {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("not within 30 s: {what}");
+    };
+    let found = collector.health().events.get();
+    assert!(tokio::time::timeout(time, waiting).await.is_ok(), "{found} of {events} events after {time:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -453,6 +454,48 @@ async fn the_next_address_is_tried_when_one_does_not_answer_and_the_first_one_ag
     agent.push(5);
     stored(&collector, 5).await;
     assert!(agent.stop().await);
+    collector.stop().await.unwrap();
+}
+
+/// Passes everything on until it is told to fall silent; later connections pass again.
+async fn relay(to: SocketAddr) -> (SocketAddr, watch::Sender<u32>) {
+    let listener = TcpListener::bind(any_port()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (silence, silenced) = watch::channel(0);
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut silenced = silenced.clone();
+            silenced.mark_unchanged();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(to).await.unwrap();
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                    // Both connections stay open, as when a firewall forgets them.
+                    _ = silenced.changed() => std::future::pending().await,
+                }
+            });
+        }
+    });
+    (address, silence)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_goes_dead_without_a_word_is_noticed_and_replaced() {
+    let site = Site::new();
+    let collector = site.collector(3600, 3600, any_port()).await;
+    let (address, silence) = relay(collector.address()).await;
+    let config = site.agent("behind-a-firewall", &[address]);
+    site.ticket(collector.address()).await.run(&config).await.unwrap();
+    let agent = Agent::start(&config, "boot-1");
+    agent.push(5);
+    stored(&collector, 5).await;
+    silence.send_modify(|times| *times += 1);
+    agent.push(5);
+    // Two probing times and a pause.
+    stored_within(&collector, 10, Duration::from_mins(2)).await;
+    assert!(agent.stop().await);
+    assert_eq!(collector.health().refused(Refusal::Cloned), 0);
     collector.stop().await.unwrap();
 }
 

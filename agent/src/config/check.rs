@@ -73,7 +73,7 @@ fn collector(collector: &Collector) -> Result<(), Invalid> {
     proxy(collector)?;
     match collector.max_bytes_per_second {
         0 => Ok(()),
-        bound => within("collector.max_bytes_per_second", bound, &(KIB..=TIB)),
+        bound => within("collector.max_bytes_per_second", bound, &(8 * KIB..=TIB)),
     }
 }
 

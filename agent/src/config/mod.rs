@@ -63,7 +63,7 @@ pub struct Collector {
     pub proxy: Option<String>,
     /// File with `USER:PASSWORD` for the proxy.
     pub proxy_credentials: Option<PathBuf>,
-    /// Bandwidth; 0: no bound, otherwise at least 1024.
+    /// Bandwidth; 0: no bound, otherwise at least 8192.
     pub max_bytes_per_second: u64,
 }
 

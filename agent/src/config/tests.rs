@@ -106,7 +106,7 @@ fn wrong_values_are_explained() {
         ),
         (
             "[collector]\nmax_bytes_per_second = 5",
-            "agent.toml:2:1: `collector.max_bytes_per_second`: 5 is out of range: from 1024 to 1099511627776",
+            "agent.toml:2:1: `collector.max_bytes_per_second`: 5 is out of range: from 8192 to 1099511627776",
         ),
         (
             "[enrol]\ntoken_file = '/t'",

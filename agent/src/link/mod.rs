@@ -47,6 +47,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Bytes that may wait in the kernel and were not sent: probes wait behind them on slow networks.
 const UNSENT_BYTES: u32 = 32 * 1024;
 
+/// Bytes that may wait to be encrypted, for the same reason.
+const UNENCRYPTED_BYTES: usize = 16 * 1024;
+
 /// The way to the collector cannot be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
@@ -228,7 +231,8 @@ impl Service<Uri> for Connector {
                 None => open(&address.host, address.port).await?,
             };
             let wire = Wire::new(stream, bytes_per_second, meter);
-            let secured = TlsConnector::from(trust.0).connect(address.name, wire).await?;
+            let mut secured = TlsConnector::from(trust.0).connect(address.name, wire).await?;
+            secured.get_mut().1.set_buffer_limit(Some(UNENCRYPTED_BYTES));
             Ok(TokioIo::new(secured))
         })
     }

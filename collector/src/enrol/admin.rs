@@ -85,10 +85,9 @@ impl Administration for Enrolment {
     ) -> Result<Response<ListHostsResponse>, Status> {
         peer::administrator(&request, &self.0.health)?;
         let hosts = self.with_control(|control| control.hosts()).await?;
-        let connected = self.0.sessions.connected();
         let hosts = hosts.into_iter().map(|host| {
-            let connected = connected.contains(&host.id);
-            host_message(host, connected)
+            let (connected, seen) = self.0.sessions.presence(&host.id);
+            host_message(HostRow { seen: host.seen.max(seen), ..host }, connected)
         });
         Ok(Response::new(ListHostsResponse { hosts: hosts.collect() }))
     }

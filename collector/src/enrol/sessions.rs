@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 use uuid::Uuid;
 
-use super::Machine;
+use super::{Machine, now};
 
 /// Pairs of hosts with one machine id that are told.
 const MAX_TWINS: usize = 10_000;
@@ -68,6 +68,8 @@ struct Inner {
     live: Vec<Live>,
     challenges: HashMap<Uuid, (HostId, oneshot::Sender<()>)>,
     twins: HashSet<(HostId, HostId)>,
+    /// When each host's last stream ended, in seconds since the epoch.
+    left: HashMap<HostId, i64>,
 }
 
 /// All open streams.
@@ -122,8 +124,14 @@ impl Sessions {
         inner.twins.len() < MAX_TWINS && inner.twins.insert(pair)
     }
 
-    pub(super) fn connected(&self) -> HashSet<String> {
-        self.lock().live.iter().map(|live| live.host.to_string()).collect()
+    /// Whether a host is there, and when it was for the last time, as far as is known since start.
+    pub(super) fn presence(&self, host: &str) -> (bool, i64) {
+        let inner = self.lock();
+        if inner.live.iter().any(|live| live.host.as_str() == host) {
+            return (true, now());
+        }
+        let left = inner.left.iter().find(|(id, _)| id.as_str() == host);
+        (false, left.map_or(0, |(_, time)| *time))
     }
 
     pub(super) fn end(&self, host: &HostId, why: Ended) {
@@ -195,6 +203,10 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.sessions.lock().live.retain(|live| live.number != self.number);
+        let mut inner = self.sessions.lock();
+        if let Some(at) = inner.live.iter().position(|live| live.number == self.number) {
+            let live = inner.live.swap_remove(at);
+            inner.left.insert(live.host, now());
+        }
     }
 }
