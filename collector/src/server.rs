@@ -22,6 +22,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     codec::CompressionEncoding,
+    service::Routes,
     transport::{Server, server::Router},
 };
 
@@ -323,6 +324,14 @@ fn router(
             log_key: workers.log_key.clone(),
         },
     };
+    let files = query::files::Files {
+        directory: config.tree_directory(),
+        questions: workers.questions.clone(),
+        health: health.clone(),
+    };
+    let mut routes = Routes::default();
+    let axum = routes.axum_router_mut();
+    *axum = query::files::route(std::mem::take(axum), files);
     let max_message = config.limits.max_batch_bytes + BATCH_FRAMING;
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -330,6 +339,7 @@ fn router(
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .add_routes(routes)
         .add_service(
             IngestServer::new(ingest)
                 .max_decoding_message_size(max_message)

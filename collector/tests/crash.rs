@@ -13,7 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use buildtrail_evidence::verify;
+use buildtrail_evidence::{
+    tlog::{
+        note::{Checkpoint, NoteKey, SignedCheckpoint},
+        tiles::Tiles,
+    },
+    verify,
+};
 use buildtrail_proto::v1::SignedBatch;
 use nix::{
     sys::signal::{Signal, kill},
@@ -97,7 +103,7 @@ async fn kill_9_at_any_time_loses_nothing_acknowledged_and_stores_nothing_twice(
     let site = Site::new();
     let mut host = site.host("runner-7");
     let all = batches(&mut host, BATCHES);
-    let mut acknowledged = 0;
+    let (mut acknowledged, mut signed) = (0, None);
     for round in 0..6 {
         let mut program = Program::start(&site);
         let address = program.address;
@@ -117,6 +123,7 @@ async fn kill_9_at_any_time_loses_nothing_acknowledged_and_stores_nothing_twice(
             "{} of {acknowledged} acknowledged are there",
             report.batches
         );
+        signed = Some(grown(&site, signed));
     }
 
     let mut program = Program::start(&site);
@@ -133,6 +140,19 @@ async fn kill_9_at_any_time_loses_nothing_acknowledged_and_stores_nothing_twice(
     assert_eq!(report.problems, Vec::<String>::new());
     assert_eq!((report.batches, report.events), (BATCHES, BATCHES * 3));
     assert!(report.hosts[0].complete);
+    grown(&site, signed);
+}
+
+/// The newest checkpoint, which must begin with the one before.
+fn grown(site: &Site, before: Option<Checkpoint>) -> Checkpoint {
+    let key: NoteKey = fs::read_to_string(site.path("data/tlog/log.vkey")).unwrap().trim().parse().unwrap();
+    let note = fs::read(site.path("data/tlog/checkpoint")).unwrap();
+    let now = SignedCheckpoint::open(&note, &key).unwrap().checkpoint().clone();
+    if let Some(before) = before {
+        let (_, root) = Tiles::new(&site.path("data/tlog")).consistency(&now, before.size).unwrap();
+        assert_eq!(root, before.root, "the tree of {} was replaced", before.size);
+    }
+    now
 }
 
 #[test]

@@ -23,8 +23,10 @@ use buildtrail_proto::v1::{
     GetCheckpointRequest, ProveConsistencyRequest, ProveEventRequest, ProveRecordRequest,
     query_client::QueryClient,
 };
+use http_body_util::BodyExt as _;
+use hyper::Request;
 use support::{Site, heartbeat, secret, wait_for_events};
-use tonic::transport::Channel;
+use tonic::{body::Body, client::GrpcService, transport::Channel};
 
 fn log_key(site: &Site) -> NoteKey {
     fs::read_to_string(site.path("data/tlog/log.vkey")).unwrap().trim().parse().unwrap()
@@ -245,4 +247,34 @@ async fn files_that_a_crash_left_behind_the_checkpoint_do_no_harm() {
     fs::write(tlog.join("checkpoint.new"), "half").unwrap();
     site.start().await.stop().await.unwrap();
     assert_tree_is_the_log(&site);
+}
+
+async fn get(channel: &mut Channel, address: std::net::SocketAddr, path: &str) -> (u16, Vec<u8>) {
+    let request = Request::get(format!("https://{address}{path}")).body(Body::empty()).unwrap();
+    std::future::poll_fn(|context| GrpcService::poll_ready(channel, context)).await.unwrap();
+    let response = GrpcService::call(channel, request).await.unwrap();
+    let status = response.status().as_u16();
+    (status, response.into_body().collect().await.unwrap().to_bytes().to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_can_fetch_the_trees_files_and_nothing_else_and_nobody_else_can() {
+    let site = Site::new();
+    let collector = site.start().await;
+    let address = collector.address();
+    let host = site.host("h");
+    site.reader("alice", address).await;
+    let mut alice = support::connect(address, &site.path("alice")).await.unwrap();
+    let (status, note) = get(&mut alice, address, "/tlog/checkpoint").await;
+    let head = SignedCheckpoint::open(&note, &log_key(&site)).unwrap();
+    assert_eq!(status, 200);
+    let tile = format!("/tlog/tile/0/000.p/{}", head.checkpoint().size);
+    let (status, tile) = get(&mut alice, address, &tile).await;
+    assert_eq!((status, tile.len() as u64), (200, 32 * head.checkpoint().size));
+    for other in ["/tlog/tile/0/999", "/tlog/..%2flog-key.pem", "/tlog/tile/0/..%2f..%2f..%2flog-key.pem"] {
+        assert_eq!(get(&mut alice, address, other).await.0, 404, "{other}");
+    }
+    let mut not_a_reader = support::connect(address, &host.out).await.unwrap();
+    assert_eq!(get(&mut not_a_reader, address, "/tlog/checkpoint").await.0, 403);
+    collector.stop().await.unwrap();
 }

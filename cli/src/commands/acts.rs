@@ -86,10 +86,9 @@ fn what(entry: &CollectorEntry) -> String {
             format!("{} ({}) after {} s of silence", act.name, act.host_id, act.silent_seconds)
         }
         Act::HostCloned(act) => format!("{} ({}): {}", act.name, act.host_id, act.what),
-        Act::ChainFork(act) => format!(
-            "{} ({}): another batch {} than the one in the log, from {}",
-            act.name, act.host_id, act.number, act.peer
-        ),
+        Act::ChainFork(act) => {
+            format!("{} ({}): another batch {} than the one in the log", act.name, act.host_id, act.number)
+        }
         Act::PeersRefused(act) => {
             format!("{} times for {}, first {}: {}", act.count, act.reason, act.peer, act.detail)
         }

@@ -47,7 +47,7 @@ impl Questions {
     /// Notes that `reader` made `call` and asked for `what`, in words.
     pub(crate) fn asked(&self, reader: &Peer, call: &'static str, what: &str) {
         let reader = match reader {
-            Peer::Reader(name) => name.clone(),
+            Peer::Reader(name) | Peer::Admin(name) => name.clone(),
             other => other.to_string(),
         };
         let question = Question { reader, call, what: printable(&what) };

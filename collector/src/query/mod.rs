@@ -4,6 +4,7 @@
 //! Must never slow down ingest: questions have their own connections, time and places, and a slow tail is cut off.
 
 mod acts;
+pub(crate) mod files;
 mod filter;
 mod proofs;
 mod tail;
