@@ -21,7 +21,7 @@ use rustls::{
     CertificateError, RootCertStore, ServerConfig,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::TLS13,
 };
 use tokio::{
@@ -117,6 +117,9 @@ impl Files {
             .with_single_cert(chain, self.key)
             .map_err(|error| config_error(&error))?;
         config.alpn_protocols = vec![b"h2".to_vec()];
+        // A resumed session would bring its certificate along without another look at it.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 }
