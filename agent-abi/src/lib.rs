@@ -4,11 +4,13 @@
 //! depend on anything but `core`.
 #![no_std]
 
+mod members;
 mod network;
 mod offsets;
 mod records;
 mod watch;
 
+pub use members::{MEMBERS, ProcessKey, RUNNER_NAME_BYTES, RunnerName, runner_name};
 pub use network::{ClosedRecord, PAYLOAD_BYTES, Payload, PayloadKind, PayloadRecord, Progress, SocketRecord};
 pub use offsets::{ABSENT, Member, OFFSET_FIELDS, Offsets};
 pub use records::{
@@ -18,6 +20,10 @@ pub use records::{
     UNIX_PATH_BYTES, UnixConnectRecord,
 };
 pub use watch::{FILTER_WORDS, FileKey, NameKey, filter_bit, name_key};
+
+/// The source of the record layouts: two builds whose texts agree read each other's records.
+pub const LAYOUT: &str =
+    concat!(include_str!("lib.rs"), include_str!("network.rs"), include_str!("records.rs"));
 
 /// Longest name of an environment variable that is reported; longer ones are cut to it.
 pub const VARIABLE_NAME_BYTES: usize = 48;

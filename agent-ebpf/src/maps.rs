@@ -9,7 +9,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use buildtrail_agent_abi::{
-    Counters, ExecRecord, FILTER_WORDS, FileKey, FileRecord, Hook, NameKey, VariableName,
+    Counters, ExecRecord, FILTER_WORDS, FileKey, FileRecord, Hook, MEMBERS as MOST_MEMBERS, NameKey,
+    ProcessKey, RunnerName, VariableName,
 };
 
 use crate::slots;
@@ -98,6 +99,26 @@ pub static WATCHED_FILES: HashMap<FileKey, u16, 16384> = HashMap::new();
 /// Names that secrets have wherever they are.
 #[btf_map]
 pub static WATCHED_NAMES: HashMap<NameKey, u16, 1024> = HashMap::new();
+
+/// The agent's own process, which looks at the files that it watches.
+#[btf_map]
+pub static AGENT: Array<u32, 1> = Array::new();
+
+/// Losses that the agent has reported; written by it alone, for the one that comes after it.
+#[btf_map]
+pub static REPORTED: Array<Counters, { Hook::ALL.len() }> = Array::new();
+
+/// What the executables of runners are called; written by the agent.
+#[btf_map]
+pub static RUNNER_NAMES: HashMap<RunnerName, u8, 64> = HashMap::new();
+
+/// Runners: those that the agent knows, and who executed a program of such a name.
+#[btf_map]
+pub static RUNNERS: HashMap<ProcessKey, u8, 4096> = HashMap::new();
+
+/// Descendants of runners, with the runner's child that they descend from. The agent removes those that have ended.
+#[btf_map]
+pub static MEMBERS: HashMap<ProcessKey, ProcessKey, MOST_MEMBERS> = HashMap::new();
 
 /// What is known of a socket that reaches other hosts: packets and states are seen outside the process that uses it.
 #[derive(Clone, Copy)]

@@ -74,6 +74,12 @@ enum Command {
         #[arg(long)]
         config: Option<PathBuf>,
     },
+    /// Detach what an agent with `sensor.pin_directory` left attached for its successor
+    Detach {
+        /// Settings file [default: /etc/buildtrail-agent/agent.toml, if it exists]
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
     /// Print a settings file with every key, its default and its meaning
     Config,
 }
@@ -107,9 +113,13 @@ fn main() -> ExitCode {
             })
         }
         Command::Check { config } => with_config(config.as_deref(), |config| {
-            let sensor = permitted().and_then(|()| run::start_sensor(&config))?;
+            let sensor = permitted().and_then(|()| check::sensor(&config))?;
             let printed = check::print(&sensor.coverage, &mut io::stdout().lock());
             printed.map_err(|source| RunError::System { what: "cannot write the report", source })
+        }),
+        Command::Detach { config } => with_config(config.as_deref(), |config| {
+            permitted()?;
+            check::detach(&config, &mut io::stdout().lock())
         }),
         Command::Config => {
             let written = io::Write::write_all(&mut io::stdout(), Config::documented_default().as_bytes());

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use buildtrail_agent_abi::{VariableName, variable_name};
+use buildtrail_agent_abi::{runner_name, variable_name};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -27,11 +27,11 @@ use crate::{
     config::Config,
     enrol::{Credentials, CredentialsError, EnrolError, identity},
     host::{self, HostError},
-    job::{HostIdentity, IDENTITY_VARIABLES, RunnerPrograms},
+    job::{HostIdentity, IDENTITY_VARIABLES, RunnerPrograms, saved::StateFile},
     link::LinkError,
     output::{JsonOutput, Output},
     pipeline::Pipeline,
-    sensor::{Sensor, SensorError, loader::RingSizes},
+    sensor::{Sensor, SensorError, Wanted, loader::RingSizes, pins::PinsError},
     spool::{self, Spool, SpoolError},
     uplink::{Change, DEFAULT_SHUTDOWN, Uplink},
 };
@@ -57,6 +57,9 @@ pub enum RunError {
     /// This host's certificate or key.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// What is pinned cannot be detached.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
     /// This host's identity.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -276,9 +279,16 @@ impl Sensing {
         let work = move || {
             match start_sensor(&config) {
                 Ok(sensor) => {
-                    let pipeline =
+                    let boot_id = identity.boot_id.clone();
+                    let mut pipeline =
                         Pipeline::new(identity, RunnerPrograms::new(config.runners.programs), output);
-                    sense(sensor, pipeline, &thread_wake, &thread_stop, tell_started);
+                    // Without pinned programs the kernel side has forgotten who belongs to whom.
+                    let pinned = config.sensor.pin_directory.is_some();
+                    let state = pinned.then(|| StateFile::in_directory(&config.host.state_directory));
+                    if let Some(file) = &state {
+                        pipeline.resume(file.read(boot_id.as_str()), &sensor.members());
+                    }
+                    sense(sensor, pipeline, state.as_ref(), &thread_wake, &thread_stop, tell_started);
                 }
                 Err(error) => {
                     output.finish();
@@ -323,20 +333,21 @@ impl Sensing {
 ///
 /// See [`Sensor::start`].
 pub fn start_sensor(config: &Config) -> Result<Sensor, SensorError> {
-    let rings =
-        RingSizes { critical: config.sensor.critical_ring_bytes, bulk: config.sensor.bulk_ring_bytes };
-    let variables: Vec<VariableName> = IDENTITY_VARIABLES
-        .iter()
-        .copied()
-        .chain(relocations::variables())
-        .filter_map(variable_name)
-        .collect();
-    Sensor::start(rings, &variables, files::targets(&config.catalog), files::anywhere())
+    let variables = IDENTITY_VARIABLES.iter().copied().chain(relocations::variables());
+    Sensor::start(Wanted {
+        rings: RingSizes { critical: config.sensor.critical_ring_bytes, bulk: config.sensor.bulk_ring_bytes },
+        variables: variables.filter_map(variable_name).collect(),
+        runner_names: RunnerPrograms::new(config.runners.programs.clone()).names().map(runner_name).collect(),
+        targets: files::targets(&config.catalog),
+        anywhere: files::anywhere(),
+        pin_directory: config.sensor.pin_directory.clone(),
+    })
 }
 
 fn sense(
     mut sensor: Sensor,
     mut pipeline: Pipeline,
+    state: Option<&StateFile>,
     wake: &EventFd,
     stop: &AtomicBool,
     tell_started: oneshot::Sender<Result<(), SensorError>>,
@@ -352,7 +363,18 @@ fn sense(
         pipeline.process(sensor.drain());
         sensor.follow(pipeline.take_wishes());
         pipeline.tick(BootTime::now(), &|| sensor.counters());
+        sensor.note_lineage(&pipeline.take_lineage_news());
+        if let Some(file) = state
+            && let Some(saved) = pipeline.take_changed_state()
+        {
+            file.write(&saved);
+        }
     }
     pipeline.process(sensor.drain());
-    pipeline.finish(&|| sensor.counters());
+    sensor.note_lineage(&pipeline.take_lineage_news());
+    let saved = pipeline.finish(&|| sensor.counters());
+    if let Some(file) = state {
+        file.write(&saved);
+        sensor.note_reported();
+    }
 }

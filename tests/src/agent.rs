@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use buildtrail_proto::v1::AuditEvent;
+use nix::sys::signal::Signal;
 
 use crate::{
     events, paths,
@@ -149,6 +150,17 @@ impl Agent {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Ends it with SIGKILL; everything it wrote.
+    ///
+    /// # Errors
+    /// When it cannot be ended or a line is no event.
+    pub fn kill(mut self) -> Result<Vec<AuditEvent>> {
+        let output = self.running.stdout().to_owned();
+        self.running.signal(Signal::SIGKILL)?;
+        self.running.wait(READY_DEADLINE)?;
+        events::parse(&fs::read(&output).context("cannot read the agent's output")?)
     }
 
     /// Stops it with SIGTERM; its status and everything it wrote.

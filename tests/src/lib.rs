@@ -6,6 +6,7 @@
 //! process is stopped by its id.
 
 pub mod agent;
+pub mod bpffs;
 pub mod collector;
 pub mod demo;
 pub mod events;

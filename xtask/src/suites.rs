@@ -32,6 +32,8 @@ pub(crate) enum Suite {
     Runner,
     /// Hostile text, and stopping.
     Robustness,
+    /// The agent stopped, killed and replaced in the middle of a job.
+    Restart,
     /// Agent and collector together.
     Delivery,
     /// Every way around the agent that is known.
@@ -41,11 +43,12 @@ pub(crate) enum Suite {
 }
 
 /// The end-to-end suites in the order in which they run.
-const END_TO_END: [Suite; 7] = [
+const END_TO_END: [Suite; 8] = [
     Suite::Usage,
     Suite::Job,
     Suite::Runner,
     Suite::Robustness,
+    Suite::Restart,
     Suite::Delivery,
     Suite::Evasion,
     Suite::Enrolment,
@@ -60,6 +63,7 @@ impl Suite {
             Self::Job => "job",
             Self::Runner => "runner",
             Self::Robustness => "robustness",
+            Self::Restart => "restart",
             Self::Delivery => "delivery",
             Self::Evasion => "evasion",
             Self::Enrolment => "enrolment",
@@ -70,9 +74,12 @@ impl Suite {
         match self {
             Self::Unit | Self::Usage => &[],
             Self::Job => &[Need::Ebpf, Need::Namespaces, Need::Act],
-            Self::Runner | Self::Robustness | Self::Delivery | Self::Evasion | Self::Enrolment => {
-                &[Need::Ebpf]
-            }
+            Self::Runner
+            | Self::Robustness
+            | Self::Restart
+            | Self::Delivery
+            | Self::Evasion
+            | Self::Enrolment => &[Need::Ebpf],
         }
     }
 }

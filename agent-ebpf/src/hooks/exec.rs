@@ -15,15 +15,18 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use buildtrail_agent_abi::{
-    EXEC_ARGUMENT_BYTES, EXEC_DATA_BYTES, EXEC_FILENAME_BYTES, ExecFlags, ExecRecord, Hook, Kind,
-    VARIABLE_NAME_BYTES, VariableName,
+    EXEC_ARGUMENT_BYTES, EXEC_DATA_BYTES, EXEC_FILENAME_BYTES, ExecFlags, ExecRecord, Hook, Kind, ProcessKey,
+    RUNNER_NAME_BYTES, RunnerName, VARIABLE_NAME_BYTES, VariableName,
 };
 
 use crate::{
     emit::{self, Outcome},
     hooks::process::parent_of,
     kread::Object,
-    maps::{CHUNK_BYTES, CRITICAL, EXEC_SLOTS, IDENTITY_VARIABLES, Name, SLOTS, Slot, Walk},
+    maps::{
+        CHUNK_BYTES, CRITICAL, EXEC_SLOTS, IDENTITY_VARIABLES, MEMBERS, Name, RUNNER_NAMES, RUNNERS, SLOTS,
+        Slot, Walk,
+    },
     slots,
 };
 
@@ -36,10 +39,36 @@ const FIXED_BYTES: usize = size_of::<ExecRecord>() - EXEC_DATA_BYTES;
 /// executions are not seen; the new address space belongs to this one thread, so nothing can change it meanwhile.
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
+    note_runner(Object::at(ctx.arg(2)));
     if !on_exec(Object::at(ctx.arg(0)), Object::at(ctx.arg(2))) {
         warn!(&ctx, "an execution of process {} is lost: no slot is free", bpf_get_current_pid_tgid() >> 32);
     }
     0
+}
+
+/// A process that executes a runner's program is one, before it can create another, unless it works for a job. Whether the
+/// program is really a runner's is the agent's to say: by a name alone nobody gets a job.
+#[inline(always)]
+fn note_runner(bprm: Object) -> Option<()> {
+    let entry = bprm.follow(|o| &o.binprm_file)?.follow(|o| &o.file_dentry)?;
+    let name: u64 = entry.read(|o| &o.dentry_name)?;
+    let mut key: RunnerName = [0; RUNNER_NAME_BYTES];
+    // SAFETY: destination and size are the key; the helper checks the source.
+    let read = unsafe {
+        bpf_probe_read_kernel_str(key.as_mut_ptr().cast(), RUNNER_NAME_BYTES as u32, name as *const c_void)
+    };
+    // SAFETY: the references are not kept.
+    unsafe {
+        if read <= 0 || RUNNER_NAMES.get(key).is_none() {
+            return None;
+        }
+        let (process, start) = (bpf_get_current_pid_tgid() >> 32, emit::start_of(emit::current()));
+        let process = ProcessKey::new(process as u32, start);
+        if MEMBERS.get(process).is_none_or(|root| *root == process) {
+            let _ = RUNNERS.insert(ProcessKey::runner(process.tgid, start), 1, 0);
+        }
+    }
+    Some(())
 }
 
 /// False when no slot was free.

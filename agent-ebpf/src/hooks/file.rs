@@ -22,7 +22,9 @@ use crate::{
     emit::{self, Outcome},
     hooks::registers,
     kread::Object,
-    maps::{CRITICAL, FILE_SLOTS, FILE_SLOTS_LENGTH, FileSlot, WATCH_FILTER, WATCHED_FILES, WATCHED_NAMES},
+    maps::{
+        AGENT, CRITICAL, FILE_SLOTS, FILE_SLOTS_LENGTH, FileSlot, WATCH_FILTER, WATCHED_FILES, WATCHED_NAMES,
+    },
     slots,
 };
 
@@ -32,10 +34,6 @@ const SHORT_NAME_BYTES: u32 = 32;
 const NAME_BYTES: u32 = 256;
 /// The record without its path.
 const FIXED_BYTES: usize = size_of::<FileRecord>() - FILE_PATH_BYTES;
-
-/// The agent itself, which looks at the files that it watches. Replaced by the loader.
-#[unsafe(no_mangle)]
-static AGENT_TGID: u32 = 0;
 
 /// What happened to a file.
 #[derive(Clone, Copy)]
@@ -250,9 +248,8 @@ fn report(entry: Object, inode: Object, file: Option<Object>, event: Event) {
     // SAFETY: `entry` comes from an argument of the program.
     let directory = unsafe { directory_of(entry) }.unwrap_or(0);
     let matched = matches(entry, inode, device, directory);
-    // SAFETY: a plain load of an initialised static that the loader has set.
-    let agent = unsafe { core::ptr::read_volatile(&raw const AGENT_TGID) };
-    if matched == 0 || (bpf_get_current_pid_tgid() >> 32) as u32 == agent {
+    let process = (bpf_get_current_pid_tgid() >> 32) as u32;
+    if matched == 0 || AGENT.get(0) == Some(&process) {
         return;
     }
     let header = emit::header(Kind::File, event.hook);

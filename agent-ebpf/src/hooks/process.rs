@@ -1,9 +1,13 @@
 //! Birth and death of processes.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use buildtrail_agent_abi::{ExitRecord, ForkRecord, Hook, Kind};
+use buildtrail_agent_abi::{ExitRecord, ForkRecord, Hook, Kind, ProcessKey};
 
-use crate::{emit, kread::Object, maps::CRITICAL};
+use crate::{
+    emit,
+    kread::Object,
+    maps::{CRITICAL, MEMBERS, RUNNERS},
+};
 
 /// `sched_process_fork(parent, child)`, include/trace/events/sched.h. Runs in the creator, before the child can run.
 #[btf_tracepoint(function = "sched_process_fork")]
@@ -22,12 +26,33 @@ fn on_fork(child: Object) {
         // A thread: it belongs to its process.
         return;
     }
-    emit::emit(&CRITICAL, emit::header(Kind::Fork, Hook::Fork), Hook::Fork, |header| ForkRecord {
+    let header = emit::header(Kind::Fork, Hook::Fork);
+    let start = child.read(|o| &o.task_start_boottime).unwrap_or(0);
+    inherit(ProcessKey::new(header.tgid, header.start_boot_time_ns), ProcessKey::new(tgid, start));
+    emit::emit(&CRITICAL, header, Hook::Fork, |header| ForkRecord {
         header,
-        child_start_boot_time_ns: child.read(|o| &o.task_start_boottime).unwrap_or(0),
+        child_start_boot_time_ns: start,
         child_tgid: tgid,
         child_parent_tgid: parent_of(child),
     });
+}
+
+/// A runner's child is the root of what comes from it; its descendants have the same root.
+#[inline(always)]
+fn inherit(creator: ProcessKey, child: ProcessKey) {
+    // SAFETY: the references are not kept.
+    let root = unsafe {
+        if RUNNERS.get(ProcessKey::runner(creator.tgid, creator.start_boot_time_ns)).is_some() {
+            child
+        } else {
+            match MEMBERS.get(creator) {
+                Some(root) => *root,
+                None => return,
+            }
+        }
+    };
+    // When the table is full the agent still knows it from the record; only a later agent would not.
+    let _ = MEMBERS.insert(child, root, 0);
 }
 
 /// The process that would be told of `task`'s end.

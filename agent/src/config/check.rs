@@ -171,7 +171,7 @@ fn sensor(sensor: &Sensor) -> Result<(), Invalid> {
             ));
         }
     }
-    Ok(())
+    sensor.pin_directory.as_deref().map_or(Ok(()), |directory| absolute("sensor.pin_directory", directory))
 }
 
 fn within<N: Copy + PartialOrd + Display>(

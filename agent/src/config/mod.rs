@@ -127,6 +127,9 @@ pub struct Sensor {
     pub critical_ring_bytes: u32,
     /// Size of the ring buffer for connections and lookups; a power of two from 64 KiB to 256 MiB.
     pub bulk_ring_bytes: u32,
+    /// Directory on a BPF file system where programs stay attached while the agent is restarted or upgraded; absolute.
+    /// Absent: they are detached when the agent stops.
+    pub pin_directory: Option<PathBuf>,
 }
 
 /// `[runners]`
@@ -210,7 +213,7 @@ impl Default for Catalog {
 
 impl Default for Sensor {
     fn default() -> Self {
-        Self { critical_ring_bytes: 4 * 1024 * 1024, bulk_ring_bytes: 2 * 1024 * 1024 }
+        Self { critical_ring_bytes: 4 * 1024 * 1024, bulk_ring_bytes: 2 * 1024 * 1024, pin_directory: None }
     }
 }
 

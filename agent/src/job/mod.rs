@@ -6,6 +6,7 @@
 
 mod github;
 mod runner;
+pub mod saved;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,6 +22,7 @@ use crate::{clock::BootTime, config::Platform, process::ProcessId, sensor::recor
 
 pub use github::IDENTITY_VARIABLES;
 pub use runner::RunnerPrograms;
+use saved::SavedJob;
 
 /// Names and addresses that one job may teach the agent: more than a build needs, and a bound against a hostile one.
 const MAX_DNS_NAMES: usize = 4096;
@@ -151,6 +153,42 @@ impl JobTracker {
         }
     }
 
+    /// The jobs that run, for the agent that comes after this one.
+    #[must_use]
+    pub fn save(&self) -> Vec<SavedJob> {
+        let saved = |state: &JobState| SavedJob {
+            job: state.job.as_ref().clone(),
+            runner: state.runner.into(),
+            started_boot_time_ns: state.started.0,
+            steps: state.steps.values().map(|step| step.as_ref().clone()).collect(),
+            summary: state.summary,
+        };
+        self.jobs.values().map(saved).collect()
+    }
+
+    /// Goes on with a job of an earlier agent.
+    pub fn restore(&mut self, saved: SavedJob) {
+        let steps = saved.steps.into_iter().map(|step| (step.id.clone(), Rc::new(step))).collect();
+        let state = JobState {
+            job: Rc::new(saved.job),
+            started: BootTime(saved.started_boot_time_ns),
+            summary: saved.summary,
+            runner: saved.runner.into(),
+            steps,
+            names: HashMap::new(),
+            reported_variables: HashSet::new(),
+        };
+        self.jobs.insert(state.job.job_id.clone(), state);
+    }
+
+    /// A process's membership, as it was saved.
+    #[must_use]
+    pub fn membership(&self, job_id: &str, step: Option<&v1::Step>) -> Option<Membership> {
+        let state = self.jobs.get(job_id)?;
+        let step = step.and_then(|step| state.steps.get(&step.id)).map(Rc::clone);
+        Some(Membership { job: Rc::clone(&state.job), step })
+    }
+
     /// The state of a running job.
     pub fn get_mut(&mut self, job_id: &str) -> Option<&mut JobState> {
         self.jobs.get_mut(job_id)
@@ -167,6 +205,12 @@ impl JobTracker {
                 (state.job, v1::JobFinished { duration_ns: time.since(state.started), ..state.summary })
             })
             .collect()
+    }
+
+    /// The boot that the jobs run in.
+    #[must_use]
+    pub fn boot_id(&self) -> &BootId {
+        &self.host.boot_id
     }
 
     /// Jobs that run.

@@ -24,6 +24,13 @@ impl RunnerPrograms {
         Self { declared }
     }
 
+    /// What the executables are called.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        let declared =
+            self.declared.iter().map(|program| base_name(program.executable.as_os_str().as_bytes()));
+        BUILT_IN.iter().map(|(name, _)| *name).chain(declared)
+    }
+
     /// The platform whose runner this executable is.
     #[must_use]
     pub fn platform_of(&self, executable: &[u8]) -> Option<Platform> {

@@ -9,6 +9,7 @@ mod health;
 mod memory;
 mod network;
 mod relocation;
+mod resume;
 
 use std::{os::unix::ffi::OsStrExt as _, rc::Rc, time::Duration};
 
@@ -26,7 +27,7 @@ use crate::{
         stream::DnsStreams,
         text::Notes,
     },
-    job::{HostIdentity, JobTracker, Membership, RunnerPrograms},
+    job::{HostIdentity, JobTracker, Membership, RunnerPrograms, saved::Saved},
     output::Output,
     process::{self, Process, ProcessId, ProcessTable, Role},
     sensor::{
@@ -41,6 +42,7 @@ use health::Health;
 use memory::Reached;
 use network::{Destination, Family, Seen, ServicePath};
 use relocation::Relocations;
+use resume::Heritage;
 
 /// Time in which what a job did can still come out of the kernel after its runner ended, in nanoseconds.
 const JOB_END_GRACE: u64 = 250_000_000;
@@ -80,6 +82,7 @@ pub struct Pipeline {
     reached: Reached,
     relocations: Relocations,
     wishes: Wishes,
+    heritage: Heritage,
     /// Runners that ended, and when.
     ending: Vec<(ProcessId, BootTime)>,
     health: Health,
@@ -92,10 +95,12 @@ impl Pipeline {
     pub fn new(host: HostIdentity, runners: RunnerPrograms, output: Output) -> Self {
         let mut processes = ProcessTable::default();
         let mut found = Vec::new();
+        let mut heritage = Heritage::default();
         for mut process in process::snapshot() {
             if runners.platform_of(&process.executable).is_some() {
                 process.role = Role::Runner;
                 found.push(process.id.pid);
+                heritage.add_runner(process.id);
             } else if let Some(parent) = processes.live(process.parent_pid) {
                 process.role = match parent.role {
                     Role::Runner => Role::RunnerChild(parent.id),
@@ -118,6 +123,7 @@ impl Pipeline {
             reached: Reached::default(),
             relocations: Relocations::default(),
             wishes: Wishes { runners: found, ..Wishes::default() },
+            heritage,
             ending: Vec::new(),
             health: Health::default(),
             output,
@@ -143,6 +149,7 @@ impl Pipeline {
     pub fn process(&mut self, batch: Batch) {
         self.health.count_lost_in_agent("decoder", batch.malformed);
         self.health.count_lost_in_agent("secret.file", batch.file_overflows);
+        self.health.count_lost_in_agent("an earlier build's records", batch.unreadable);
         self.report_gaps(&batch.gaps);
         for record in batch.records {
             self.take_record(record);
@@ -174,7 +181,9 @@ impl Pipeline {
     }
 
     /// Reports everything that still waits. Jobs whose runner has not ended stay open: they go on without the agent.
-    pub fn finish(mut self, counters: ReadCounters<'_>) {
+    ///
+    /// Returns what the next agent has to know about them.
+    pub fn finish(mut self, counters: ReadCounters<'_>) -> Saved {
         for access in self.accesses.flush(|_| true) {
             self.emit_access(&access);
         }
@@ -184,7 +193,9 @@ impl Pipeline {
         self.end_jobs(|_| true);
         self.report_losses(counters);
         self.emit_heartbeat();
+        let saved = self.state();
         self.output.finish();
+        saved
     }
 
     fn take_record(&mut self, record: Record) {
@@ -235,7 +246,10 @@ impl Pipeline {
         let runner = process.creator_runner().and_then(|runner| self.processes.get(runner));
         let Some(runner) = runner else {
             let role = match self.runners.platform_of(&process.executable) {
-                Some(_) => Role::Runner,
+                Some(_) => {
+                    self.heritage.add_runner(id);
+                    Role::Runner
+                }
                 None => Role::Other,
             };
             if role == Role::Runner && process.role != Role::Runner {
@@ -264,6 +278,9 @@ impl Pipeline {
             }
             None => self.jobs.only_job_of(runner_id),
         };
+        if let Some(membership) = &membership {
+            self.heritage.name(id, membership);
+        }
         self.processes.entry(id, exec.parent_pid, users).membership = membership;
     }
 
@@ -308,11 +325,15 @@ impl Pipeline {
         self.services.forget(id);
         self.families.forget(id);
         self.reached.forget(id);
-        if let Some(process) = self.processes.exit(id, time)
-            && process.role == Role::Runner
-        {
-            self.ending.push((process.id, time));
-            self.wishes.ended_runners.push(id.pid);
+        if let Some(process) = self.processes.exit(id, time) {
+            let (id, role) = (process.id, process.role);
+            if role == Role::Runner {
+                self.ending.push((id, time));
+                self.wishes.ended_runners.push(id.pid);
+            }
+            if role != Role::Other || process.membership.is_some() {
+                self.heritage.end_process(id);
+            }
         }
     }
 
@@ -382,6 +403,7 @@ impl Pipeline {
             for (job, summary) in self.jobs.finish(runner, time) {
                 self.relocations.forget(&job.job_id);
                 self.wishes.ended_jobs.push(job.job_id.clone());
+                self.heritage.end_job(&job.job_id);
                 let membership = Membership { job, step: None };
                 self.emit(time, Some(&membership), None, Notes::default(), Body::JobFinished(summary));
             }

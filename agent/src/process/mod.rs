@@ -106,6 +106,18 @@ impl ProcessTable {
         self.live.entry(process.id.pid).or_insert(process);
     }
 
+    /// Adds a process that an earlier agent knew. Where the snapshot has it, its exact start is learned: /proc rounds.
+    pub fn insert_known(&mut self, process: Process) {
+        match self.live.get_mut(&process.id.pid) {
+            Some(same) if same.id.matches(process.id) => same.id = process.id,
+            // Another one has its number: it has ended.
+            Some(_) => self.bury(process, BootTime::now()),
+            None => {
+                self.live.insert(process.id.pid, process);
+            }
+        }
+    }
+
     /// A process was created: it begins as its creator's twin.
     pub fn fork(&mut self, creator: ProcessId, child: ProcessId, parent_pid: u32, users: Users) {
         let mut process = Process::unknown(child, parent_pid, users);
@@ -146,6 +158,15 @@ impl ProcessTable {
         let process = self.live.remove(&id.pid)?;
         self.bury(process, time);
         self.dead.get(&id.pid)?.last()
+    }
+
+    /// Says what a process works for; nothing happens when it is not known.
+    pub fn set_membership(&mut self, id: ProcessId, membership: Option<Membership>) {
+        let live = self.live.get_mut(&id.pid).into_iter();
+        let dead = self.dead.get_mut(&id.pid).into_iter().flatten();
+        if let Some(process) = live.chain(dead).find(|process| process.id.matches(id)) {
+            process.membership = membership;
+        }
     }
 
     /// The process with this id and start, live or recently ended.
@@ -229,6 +250,23 @@ mod tests {
         assert_eq!(table.get(id(11, 4)).unwrap().creator_runner(), None);
         assert_eq!(table.get(id(11, 2)).unwrap().creator_runner(), Some(id(10, 1)));
         assert!(table.exit(id(11, 2), BootTime(9)).is_none(), "an end seen twice ends nobody else");
+    }
+
+    #[test]
+    fn what_an_earlier_agent_knew_is_joined_with_what_proc_tells() {
+        let mut table = ProcessTable::default();
+        table.insert_snapshot(Process::unknown(id(10, 1), 1, Users::default()));
+        let exact = ProcessId { pid: 10, start: BootTime(COARSE_START + 7) };
+        table.insert_known(Process::unknown(exact, 0, Users::default()));
+        assert_eq!(table.live(10).map(|process| (process.id, process.parent_pid)), Some((exact, 1)));
+        let earlier = id(10, 0);
+        table.insert_known(Process::unknown(earlier, 0, Users::default()));
+        table.set_membership(earlier, Some(Membership::for_test("job")));
+        assert_eq!(table.live(10).map(|process| process.id), Some(exact), "the number was used again");
+        assert_eq!(
+            table.get(earlier).and_then(|dead| dead.membership.clone()),
+            Some(Membership::for_test("job"))
+        );
     }
 
     #[test]

@@ -91,6 +91,7 @@ const TIER_B_GAPS: &[(&str, &str)] = &[
         "file.open",
         "A secret file created during a job is watched some milliseconds after it appears, when its directory is watched.",
     ),
+    ("file.open", "Secret files that are touched while the agent is restarted are not seen."),
     (
         "file.open",
         "Secrets in a workspace, a container or a copy of a home directory are not known by their names.",

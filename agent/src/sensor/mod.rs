@@ -8,8 +8,11 @@ pub mod btf;
 pub mod cgroup;
 pub mod coverage;
 pub mod files;
+pub mod handover;
 pub mod loader;
+pub mod members;
 pub mod offsets;
+pub mod pins;
 pub mod privilege;
 pub mod records;
 pub mod runners;
@@ -20,12 +23,13 @@ use std::{
     error::Error,
     fs, io,
     os::fd::{AsRawFd as _, BorrowedFd},
+    path::PathBuf,
     time::Duration,
 };
 
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
-use buildtrail_agent_abi::{Counters, Hook, VariableName};
+use buildtrail_agent_abi::{Counters, Hook, RunnerName, VariableName};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::warn;
 
@@ -34,11 +38,15 @@ use crate::{
     clock::BootTime,
     error::with_causes,
     pipeline::Wishes,
+    process::ProcessId,
 };
 use btf::{Btf, VMLINUX};
 use coverage::{CoverageReport, HookReport, Tier};
 use files::{FileEvent, FileSensor};
-use loader::{Loaded, RingSizes};
+use handover::{Inheritance, Overlap};
+use loader::{Loaded, Lookups, RingSizes};
+use members::{KernelMembers, Member};
+use pins::{Pins, Predecessor};
 use records::{Record, What};
 use runners::{Look, RunnerSensor};
 use sequence::{Gap, Sequences};
@@ -63,6 +71,25 @@ pub struct Batch {
     pub malformed: u64,
     /// Times that fanotify had no room.
     pub file_overflows: u64,
+    /// Records of an earlier build that nobody can read any more.
+    pub unreadable: u64,
+}
+
+/// What is asked of the sensors.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Sizes of the ring buffers.
+    pub rings: RingSizes,
+    /// Variables whose values may leave the kernel.
+    pub variables: Vec<VariableName>,
+    /// What the executables of runners are called.
+    pub runner_names: Vec<RunnerName>,
+    /// Secret files.
+    pub targets: Vec<Target>,
+    /// Secrets that are known by the end of their path.
+    pub anywhere: Vec<Anywhere>,
+    /// Where programs stay attached while no agent runs.
+    pub pin_directory: Option<PathBuf>,
 }
 
 /// All kernel sensors, attached. Dropping it detaches them.
@@ -74,6 +101,13 @@ pub struct Sensor {
     files: Option<FileSensor>,
     runners: Option<RunnerSensor>,
     sequences: Sequences,
+    members: KernelMembers,
+    inheritance: Inheritance,
+    overlap: Overlap,
+    /// Losses that were reported before this agent, by hook.
+    base: Vec<Counters>,
+    /// Locked while this agent runs.
+    _pins: Option<Pins>,
     /// What is seen and what is not.
     pub coverage: CoverageReport,
 }
@@ -86,12 +120,8 @@ impl Sensor {
     ///
     /// When the kernel refuses eBPF to this process, exposes no type information, or offers no way to see processes.
     /// Nothing stays attached then.
-    pub fn start(
-        rings: RingSizes,
-        variables: &[VariableName],
-        targets: Vec<Target>,
-        anywhere: Vec<Anywhere>,
-    ) -> Result<Self, SensorError> {
+    pub fn start(wanted: Wanted) -> Result<Self, SensorError> {
+        let Wanted { rings, variables, runner_names, targets, anywhere, pin_directory } = wanted;
         let resolved = {
             let data = fs::read(VMLINUX).map_err(|source| match source.kind() {
                 io::ErrorKind::PermissionDenied => SensorError::NotPermitted(source.to_string()),
@@ -100,7 +130,24 @@ impl Sensor {
             offsets::resolve(&Btf::parse(&data)?)
         };
         let root = cgroup::find();
-        let mut loaded = loader::load(&resolved.offsets, rings, variables, root.as_ref())?;
+        let generation = loader::generation(&resolved.offsets, rings);
+        let (pins, not_pinned) = match pin_directory.map(|directory| Pins::open(&directory, generation)) {
+            Some(Ok(pins)) => (Some(pins), None),
+            Some(Err(error)) => (None, Some(error)),
+            None => (None, None),
+        };
+        let lookups = Lookups { variables: &variables, runner_names: &runner_names };
+        let predecessors = pins.as_ref().map(Pins::predecessors).unwrap_or_default();
+        let both_from = BootTime::now();
+        let mut loaded =
+            loader::load(&resolved.offsets, rings, &lookups, root.as_ref(), pins.as_ref(), &predecessors)?;
+        predecessors.iter().for_each(Predecessor::detach);
+        loaded.inherit_lineage(&predecessors);
+        let mut inheritance = Inheritance::default();
+        for predecessor in predecessors {
+            inheritance.take_from(predecessor);
+        }
+        let overlap = Overlap::new(&inheritance.records, both_from, BootTime::now());
         let watch = loaded.take_watch()?;
         let (files, report) = match FileSensor::start(targets, anywhere, Some(watch)) {
             Ok(files) => {
@@ -111,7 +158,11 @@ impl Sensor {
         };
         let mut hooks = loaded.hooks.clone();
         hooks.push(report);
-        let coverage = CoverageReport::new(hooks, &resolved.missing);
+        let mut coverage = CoverageReport::new(hooks, &resolved.missing);
+        if let Some(error) = not_pinned.or_else(|| loaded.not_pinned.take()) {
+            warn!(%error, "programs are not kept attached while no agent runs");
+            coverage.gaps.push(format!("What happens while the agent is restarted is not seen: {error}"));
+        }
         for hook in [Hook::Fork, Hook::Exec, Hook::Exit] {
             if !coverage.serves(hook.name()) {
                 return Err(SensorError::NoProcessHooks(coverage.detail(hook.name())));
@@ -123,14 +174,21 @@ impl Sensor {
         });
         return_unused_memory();
         let kernel_log = loaded.kernel_log();
+        let base = if loaded.adopted { loaded.reported()? } else { Vec::new() };
+        let sequences = Sequences::new(loaded.adopted);
         Ok(Self {
+            members: loaded.take_members()?,
+            inheritance,
+            overlap,
+            base,
+            _pins: pins,
             critical: loaded.take_critical()?,
             bulk: loaded.take_bulk()?,
             loaded,
             kernel_log,
             files,
             runners,
-            sequences: Sequences::default(),
+            sequences,
             coverage,
         })
     }
@@ -181,13 +239,18 @@ impl Sensor {
         if let Some(runners) = &mut self.runners {
             batch.looks = runners.read();
         }
+        let inheritance = std::mem::take(&mut self.inheritance);
+        batch.unreadable = inheritance.unreadable;
+        batch.records = inheritance.records;
         for ring in [&mut self.bulk, &mut self.critical] {
             for _ in 0..MAX_RECORDS {
                 let Some(item) = ring.next() else { break };
                 match records::decode(&item) {
                     Ok((record, place)) => {
                         self.sequences.take(place, record.time);
-                        batch.records.push(record);
+                        if !self.overlap.is_known(&record) {
+                            batch.records.push(record);
+                        }
                     }
                     Err(error) => {
                         batch.malformed += 1;
@@ -232,14 +295,53 @@ impl Sensor {
         }
     }
 
-    /// What each hook emitted and lost since load.
+    /// What each hook emitted and lost since load, but for what an earlier agent has reported.
     ///
     /// # Errors
     ///
     /// When the kernel refuses the look-up.
     pub fn counters(&self) -> Result<Vec<(Hook, Counters)>, SensorError> {
-        self.loaded.counters()
+        let counters = self.loaded.counters()?;
+        let none = Counters::default();
+        let minus = |(index, (hook, now)): (usize, (Hook, Counters))| {
+            let base = self.base.get(index).unwrap_or(&none);
+            (hook, loader::subtract(now, *base))
+        };
+        Ok(counters.into_iter().enumerate().map(minus).collect())
     }
+
+    /// Everything that the counters say now has been reported: the agent that comes after this one begins there.
+    pub fn note_reported(&mut self) {
+        let noted = self.loaded.counters().and_then(|counters| self.loaded.set_reported(&counters));
+        if let Err(error) = noted {
+            warn!(%error, "the kernel side cannot note which losses were reported");
+        }
+    }
+
+    /// Descendants of runners, as an earlier agent's programs know them.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        self.members.all()
+    }
+
+    /// Tells the kernel side who is a runner and who has ended.
+    pub fn note_lineage(&mut self, news: &LineageNews) {
+        for runner in &news.runners {
+            self.members.add_runner(*runner);
+        }
+        for ended in &news.ended {
+            self.members.remove(*ended);
+        }
+    }
+}
+
+/// What the kernel side is to know about processes.
+#[derive(Debug, Default)]
+pub struct LineageNews {
+    /// Their children are jobs' processes.
+    pub runners: Vec<ProcessId>,
+    /// Ended, and everything reported.
+    pub ended: Vec<ProcessId>,
 }
 
 /// Loading needs some 30 MB for the kernel's type information; the allocator would keep them.

@@ -49,18 +49,32 @@ struct Stream {
 
 /// The numbers of all hooks on all CPUs.
 #[derive(Debug, Default)]
-pub struct Sequences(HashMap<(u16, u32), Stream>);
+pub struct Sequences {
+    streams: HashMap<(u16, u32), Stream>,
+    /// The programs have been running: the first number that comes need not be 1.
+    resumed: bool,
+}
 
 impl Sequences {
+    /// Nothing has come yet. `resumed`: the programs have been running before.
+    #[must_use]
+    pub fn new(resumed: bool) -> Self {
+        Self { streams: HashMap::new(), resumed }
+    }
+
     /// Notes a record that came.
     pub fn take(&mut self, place: Place, time: BootTime) {
-        self.0.entry((place.hook, place.cpu)).or_default().take(place.sequence, time);
+        let new = || Stream {
+            highest: if self.resumed { place.sequence.saturating_sub(1) } else { 0 },
+            ..Stream::default()
+        };
+        self.streams.entry((place.hook, place.cpu)).or_insert_with(new).take(place.sequence, time);
     }
 
     /// Gaps that nothing can fill any more, and forgets them.
     pub fn gaps(&mut self, now: BootTime) -> Vec<Gap> {
         let mut gaps = Vec::new();
-        for ((hook, cpu), stream) in &mut self.0 {
+        for ((hook, cpu), stream) in &mut self.streams {
             let Some(hook) = Hook::ALL.into_iter().find(|known| *known as u16 == *hook) else { continue };
             let settled = |hole: &Hole| now.since(hole.before) >= PATIENCE;
             gaps.extend(stream.holes.extract_if(.., |_, hole| settled(hole)).map(|(first, hole)| Gap {
@@ -132,6 +146,16 @@ mod tests {
         assert_eq!(missing(&[3]), [(1, 2)], "the first ones too");
         assert_eq!(missing(&[1, 9, 5, 3]), [(2, 2), (4, 4), (6, 8)]);
         assert_eq!(missing(&[1, 2, 2, 1, 3]), [], "a number twice fills nothing");
+    }
+
+    #[test]
+    fn programs_that_have_been_running_may_begin_with_any_number() {
+        let mut sequences = Sequences::new(true);
+        for sequence in [7, 9] {
+            sequences.take(Place { hook: Hook::Exec as u16, cpu: 0, sequence }, BootTime(1));
+        }
+        let gaps = sequences.gaps(BootTime(2 * PATIENCE));
+        assert_eq!(gaps.iter().map(|gap| (gap.first, gap.last)).collect::<Vec<_>>(), [(8, 8)]);
     }
 
     #[test]

@@ -6,11 +6,11 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    ffi::OsStr,
-    fs::{self, File, Metadata},
+    ffi::{CString, OsStr},
+    fs::{self, Metadata},
     io,
     os::{
-        fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+        fd::{AsFd as _, BorrowedFd},
         unix::ffi::OsStrExt as _,
     },
     path::{Path, PathBuf},
@@ -400,14 +400,39 @@ impl Marks {
     }
 }
 
-nix::ioctl_read!(read_generation, b'v', 1, nix::libc::c_long);
+/// `struct file_handle` with room for the largest handle (`MAX_HANDLE_SZ`, include/linux/exportfs.h).
+#[repr(C)]
+struct FileHandle {
+    bytes: u32,
+    kind: i32,
+    handle: [u8; 128],
+}
 
-/// `i_generation`, on file systems that tell it (`FS_IOC_GETVERSION`, `ioctl_iflags`(2)). Opens the file, reads nothing.
+/// `FILEID_INO32_GEN` (include/linux/exportfs.h): inode number and generation, 32 bits each.
+const INODE_AND_GENERATION: i32 = 1;
+/// The same of XFS with 64-bit inode numbers (`fs/xfs/xfs_export.h`).
+const XFS_INODE_AND_GENERATION: i32 = 0x81;
+
+/// `i_generation`, of file systems whose handles tell it. Does not open the file.
 fn generation_of(path: &Path) -> Option<u32> {
-    let file = File::open(path).ok()?;
-    let mut generation = 0;
-    // SAFETY: the call writes one integer, which outlives it.
-    unsafe { read_generation(file.as_raw_fd(), &raw mut generation) }.ok()?;
-    // File systems write 32 of the bits that the call's definition names.
-    u32::try_from(generation & 0xffff_ffff).ok()
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let mut handle = FileHandle { bytes: 128, kind: 0, handle: [0; 128] };
+    let mut mount = 0;
+    // SAFETY: the path ends with a zero, and the kernel writes at most the 128 bytes that `bytes` announces.
+    let result = unsafe {
+        nix::libc::syscall(
+            nix::libc::SYS_name_to_handle_at,
+            nix::libc::AT_FDCWD,
+            path.as_ptr(),
+            &raw mut handle,
+            &raw mut mount,
+            nix::libc::AT_SYMLINK_FOLLOW,
+        )
+    };
+    let at = match (result, handle.kind, handle.bytes) {
+        (0, INODE_AND_GENERATION, 8) => 4,
+        (0, XFS_INODE_AND_GENERATION, 12) => 8,
+        _ => return None,
+    };
+    Some(u32::from_ne_bytes(handle.handle.get(at..at + 4)?.try_into().ok()?))
 }

@@ -48,12 +48,10 @@ impl KernelWatch {
         files: aya::maps::Map,
         names: aya::maps::Map,
     ) -> Result<Self, MapError> {
-        Ok(Self {
-            filter: Array::try_from(filter)?,
-            files: HashMap::try_from(files)?,
-            names: HashMap::try_from(names)?,
-            bits: Box::new([0; FILTER_WORDS]),
-        })
+        let filter: Array<_, _> = Array::try_from(filter)?;
+        // An earlier agent's bits stay.
+        let bits = Box::new(filter.get(&0, 0)?);
+        Ok(Self { filter, files: HashMap::try_from(files)?, names: HashMap::try_from(names)?, bits })
     }
 
     /// Reports accesses to this file.
