@@ -20,6 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .compile_well_known_types(true)
         // Signed: one order of the counts, so that the same batch is always the same bytes.
         .btree_map("buildtrail.v1.BatchHeader.counts")
+        .btree_map("buildtrail.v1.BodiesRemoved.counts")
         .btree_map("buildtrail.v1.Loss.kinds")
         .extern_path(".google.protobuf", "::pbjson_types")
         .compile_fds(descriptors)?;

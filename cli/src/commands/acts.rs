@@ -1,6 +1,6 @@
 //! `buildtrail acts`: what the collector did and noticed itself.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use anyhow::Result;
 use buildtrail_proto::v1::{CollectorEntry, ListActsRequest, RecordedAct, collector_entry::Act};
@@ -103,9 +103,8 @@ fn range(first: u64, end: u64) -> String {
     format!("{first}–{}", end.saturating_sub(1))
 }
 
-fn counts(counts: &HashMap<String, u64>) -> String {
-    let mut counts: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-    counts.sort();
+fn counts(counts: &BTreeMap<String, u64>) -> String {
+    let counts: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     if counts.is_empty() { String::new() } else { format!(" ({})", counts.join(", ")) }
 }
 
@@ -135,7 +134,7 @@ mod tests {
             counts: [("process.exec".to_owned(), 10), ("heartbeat".to_owned(), 2)].into(),
         };
         let expected =
-            "records 0–9, 12 events of 9 batches: older than 90 days (10 process.exec, 2 heartbeat)";
+            "records 0–9, 12 events of 9 batches: older than 90 days (2 heartbeat, 10 process.exec)";
         assert_eq!(what(&entry(Act::BodiesRemoved(removed))), expected);
         assert!(what(&CollectorEntry::default()).contains("does not know"));
     }

@@ -1,7 +1,7 @@
 //! Reading the index: connections of their own, so that questions and ingest do not wait for each other.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -312,7 +312,7 @@ impl Asked {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Bodies {
     pub(crate) batches: u64,
-    pub(crate) counts: HashMap<String, u64>,
+    pub(crate) counts: BTreeMap<String, u64>,
 }
 
 /// Which acts; empty fields match everything.
