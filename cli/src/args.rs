@@ -21,15 +21,17 @@ Profile:
 Exit codes:
   0  done; verify: intact and complete, nothing lost
   1  wrong usage, or the collector cannot be asked
-  3  verify: the log was altered or is damaged
-  4  verify: the log cannot be read
-  5  verify: intact, but events are missing, or hosts report that they lost some
+  3  verify: tampered: what was checked was altered or is damaged
+  4  verify: unreadable: it cannot be read, or is something else
+  5  verify: intact but incomplete: events are missing, or hosts report that they lost some
 
 Examples:
   buildtrail jobs --repository acme/widgets --since 1d
   buildtrail show 3f9a0c11d2e4
   buildtrail events --kind secret.access --since 2h --json
-  buildtrail verify --log /var/lib/buildtrail-collector/log
+  buildtrail verify --log /var/lib/buildtrail-collector
+  buildtrail export --job 3f9a0c11d2e4 --bundle job.evidence
+  buildtrail verify --bundle job.evidence --log-key log.vkey
   buildtrail enrol create --ttl 1h --uses 20 --name 'runner-*'";
 
 /// Ask a Buildtrail collector what build jobs did, and verify its log.
@@ -86,11 +88,13 @@ pub(crate) enum Command {
         job: String,
     },
     /// Check that the log is unaltered and complete
-    Verify {
-        /// Check this log directory instead of asking the collector
-        #[arg(long, value_name = "DIR")]
-        log: Option<PathBuf>,
-    },
+    ///
+    /// Without --log, --bundle or --spool it downloads the collector's log and verifies it here, believing nothing but
+    /// the log's key. Key and newest checkpoint are remembered in the profile: a log that was rolled back or that shows
+    /// somebody else another history is noticed.
+    Verify(Verify),
+    /// Take a job's evidence away: one file that `buildtrail verify --bundle` checks without the collector
+    Export(Export),
     /// Decide which hosts there are: join tokens, the list of hosts, revocation
     ///
     /// Needs an administrator's certificate (`buildtrail-collector ca admin`).
@@ -126,6 +130,64 @@ pub(crate) enum Enrol {
         /// Host id, or a name that only one host has
         host: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Check this log directory (or the data directory it is in) instead of the collector's log
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["bundle", "spool"])]
+    pub(crate) log: Option<PathBuf>,
+    /// Check this evidence bundle or in-toto envelope
+    #[arg(long, value_name = "FILE", conflicts_with = "spool")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// Check an agent's spool (its `records` directory), with --host-certificate
+    #[arg(long, value_name = "DIR", requires = "host_certificate")]
+    pub(crate) spool: Option<PathBuf>,
+    /// PEM file of the certificate of the spool's host
+    #[arg(long, value_name = "FILE", requires = "spool")]
+    pub(crate) host_certificate: Option<PathBuf>,
+    /// Number of the spool's last batch, where it is known: its end stands nowhere else
+    #[arg(long, value_name = "NUMBER", requires = "spool")]
+    pub(crate) last_batch: Option<u64>,
+    /// The log's public key (name+id+key), or a file that holds it
+    #[arg(long, value_name = "KEY")]
+    pub(crate) log_key: Option<String>,
+    /// A checkpoint that was seen earlier: the log must continue it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from_checkpoint: Option<PathBuf>,
+    /// Who must have cosigned the checkpoint (a C2SP tlog-policy file)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Let the collector verify its log itself, and believe it
+    #[arg(long, conflicts_with_all = ["log", "bundle", "spool"])]
+    pub(crate) trust_collector: bool,
+    /// Only report this host (name or id)
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+    #[command(flatten)]
+    pub(crate) period: Period,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// The job's id, or the beginning of it
+    #[arg(long, value_name = "ID", value_parser = job_id)]
+    pub(crate) job: String,
+    /// File to write; it must not exist yet
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bundle: PathBuf,
+    /// What to write
+    #[arg(long, value_enum, default_value_t = Format::Bundle)]
+    pub(crate) format: Format,
+}
+
+/// What an export is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// An evidence bundle: everything that proves what the job did
+    Bundle,
+    /// An in-toto statement (runtime trace) in a DSSE envelope: what the collector says the job did
+    InToto,
 }
 
 #[derive(Debug, Args)]

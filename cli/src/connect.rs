@@ -10,7 +10,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use buildtrail_proto::v1::{administration_client::AdministrationClient, query_client::QueryClient};
+use buildtrail_proto::v1::{
+    administration_client::AdministrationClient, export_client::ExportClient, query_client::QueryClient,
+};
 use tonic::{
     Code, Status,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
@@ -36,6 +38,17 @@ pub(crate) async fn connect(connection: &Connection) -> Result<QueryClient<Chann
 pub(crate) async fn administration(connection: &Connection) -> Result<AdministrationClient<Channel>> {
     let channel = channel(connection).await?;
     Ok(AdministrationClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+}
+
+/// Connects to the collector, to take evidence away.
+pub(crate) async fn export(connection: &Connection) -> Result<ExportClient<Channel>> {
+    let channel = channel(connection).await?;
+    Ok(ExportClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+}
+
+/// The profile's directory, where what was seen is remembered.
+pub(crate) fn profile_directory(connection: &Connection) -> Option<PathBuf> {
+    Profile::find(connection).0
 }
 
 async fn channel(connection: &Connection) -> Result<Channel> {

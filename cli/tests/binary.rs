@@ -274,7 +274,7 @@ fn tables_are_as_written_down_and_hostile_text_is_escaped() {
         (&["events", "--limit", "2"], "events"),
         (&["tail"], "tail"),
         (&["show", "3F9a0c"], "show"),
-        (&["verify"], "verify"),
+        (&["verify", "--trust-collector"], "verify"),
     ];
     for (arguments, name) in table {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.txt"));
@@ -298,7 +298,7 @@ fn json_is_one_document_per_line_and_holds_the_whole_text() {
     assert_eq!(events[0]["secret_access"]["path"], "/root/\u{1b}]0;owned\u{7}/credentials");
     assert_eq!(json(&["tail", "--json"]), events);
     assert_eq!(json(&["show", "--json", JOB])[0]["summary"]["job"]["job_id"], JOB);
-    assert_eq!(json(&["verify", "--json"])[0]["events"], "1234");
+    assert_eq!(json(&["verify", "--trust-collector", "--json"])[0]["events"], "1234");
 }
 
 #[test]
@@ -337,7 +337,7 @@ fn exit_codes_say_what_verify_found() {
     let incomplete = Canned { incomplete: true, ..Default::default() };
     let lost = Canned { lost: 7, ..Default::default() };
     for (canned, code) in [(Canned::default(), 0), (altered, 3), (incomplete, 5), (lost, 5)] {
-        let output = Scene::new(canned).run(&["verify"]);
+        let output = Scene::new(canned).run(&["verify", "--trust-collector"]);
         assert_eq!(output.status.code(), Some(code));
         assert!(!output.stdout.contains(&0x1b));
     }

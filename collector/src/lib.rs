@@ -18,6 +18,7 @@ pub mod witness;
 mod acts;
 mod dark;
 mod data;
+mod export;
 mod ingest;
 mod ledger;
 mod peer;

@@ -7,11 +7,15 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use buildtrail_evidence::{
     records::RecordsError,
-    tlog::{note::NoteKey, tiles::Tiles},
+    tlog::{
+        note::{NoteKey, NoteSigner},
+        tiles::Tiles,
+    },
 };
 use buildtrail_proto::v1::{
     CollectorStopped, administration_server::AdministrationServer, collector_entry::Act,
-    enrolment_server::EnrolmentServer, ingest_server::IngestServer, query_server::QueryServer,
+    enrolment_server::EnrolmentServer, export_server::ExportServer, ingest_server::IngestServer,
+    query_server::QueryServer,
 };
 use tokio::{
     net::TcpListener,
@@ -32,6 +36,7 @@ use crate::{
     dark::{self, Watch},
     data::{self, Data},
     enrol::{Authority, Control, Enrolment},
+    export,
     health::Health,
     ingest,
     ledger::{Around, INDEX_QUEUE, Ledger, Space, TREE_QUEUE},
@@ -208,6 +213,7 @@ struct Workers {
     published: Published,
     witnesses: Statements,
     log_key: NoteKey,
+    signer: Arc<NoteSigner>,
     background: Background,
 }
 
@@ -228,7 +234,7 @@ impl Workers {
         stopping: &watch::Receiver<bool>,
     ) -> Result<Self, ServeError> {
         let Data { log, store, keeper, published } = data;
-        let log_key = keeper.public_key().clone();
+        let (log_key, signer) = (keeper.public_key().clone(), keeper.signer());
         let policy = keeper.policy().cloned();
         let known = store.known_hosts()?;
         let reader = store.reader();
@@ -278,7 +284,7 @@ impl Workers {
             notes: tokio::spawn(notes),
             tasks: vec![clerk, writing, indexing, keeping],
         };
-        Ok(Self { ledger, live, reader, questions, published, witnesses, log_key, background })
+        Ok(Self { ledger, live, reader, questions, published, witnesses, log_key, signer, background })
     }
 }
 
@@ -332,6 +338,17 @@ fn router(
     let mut routes = Routes::default();
     let axum = routes.axum_router_mut();
     *axum = query::files::route(std::mem::take(axum), files);
+    let export = export::Service {
+        reader: workers.reader.clone(),
+        limit: Duration::from_secs(config.limits.query_seconds),
+        ledger: workers.ledger.clone(),
+        log_directory: config.log_directory(),
+        tree: query.tree.clone(),
+        signer: workers.signer.clone(),
+        places: Arc::new(Semaphore::new(export::AT_A_TIME)),
+        acts: workers.background.acts.clone(),
+        health: health.clone(),
+    };
     let max_message = config.limits.max_batch_bytes + BATCH_FRAMING;
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -347,6 +364,7 @@ fn router(
         )
         .add_service(EnrolmentServer::new(enrolment.clone()).max_decoding_message_size(MAX_QUESTION_BYTES))
         .add_service(AdministrationServer::new(enrolment).max_decoding_message_size(MAX_QUESTION_BYTES))
+        .add_service(ExportServer::new(export).max_decoding_message_size(MAX_QUESTION_BYTES))
         .add_service(QueryServer::new(query).max_decoding_message_size(MAX_QUESTION_BYTES))
 }
 

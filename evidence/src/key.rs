@@ -17,6 +17,10 @@ pub enum KeyError {
     NotPublicKey,
 }
 
+/// What stands before an Ed25519 key in a `SubjectPublicKeyInfo` (RFC 8410).
+pub(crate) const ED25519_SPKI: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
 /// A host's private key. `Debug` never shows it; its memory is wiped on drop.
 pub struct HostKey(SigningKey);
 
@@ -61,6 +65,14 @@ impl HostPublicKey {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
         self.0.as_bytes()
+    }
+
+    /// The key of a certificate in DER form, where that is an Ed25519 key. Whether the certificate is valid and by whom
+    /// it was issued is not checked.
+    #[must_use]
+    pub fn in_certificate(der: &[u8]) -> Option<Self> {
+        let at = der.windows(ED25519_SPKI.len()).position(|window| window == ED25519_SPKI)?;
+        Self::try_from(der.get(at + ED25519_SPKI.len()..)?.get(..32)?).ok()
     }
 
     /// Whether `signature` is this key's over `message` (strict: no weak keys, no malleable signatures).

@@ -3,6 +3,8 @@
 use buildtrail_proto::v1::{CollectorEntry, SignedBatch};
 use prost::Message;
 
+use crate::key::ED25519_SPKI;
+
 /// Longest leaf of the tree, in bytes: the tile format counts an entry's length in 16 bits.
 pub const MAX_LEAF_BYTES: usize = u16::MAX as usize;
 
@@ -34,8 +36,6 @@ impl HostRecord {
     /// it was issued is not checked here.
     #[must_use]
     pub fn key_is_in_certificate(&self) -> bool {
-        const ED25519_SPKI: [u8; 12] =
-            [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
         let info = [&ED25519_SPKI[..], &self.public_key].concat();
         self.public_key.len() == 32 && self.certificate.windows(info.len()).any(|window| window == info)
     }

@@ -3,6 +3,7 @@
 mod acts;
 mod enrol;
 mod events;
+mod export;
 mod jobs;
 mod show;
 mod verify;
@@ -33,9 +34,9 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Tail(which) => events::tail(&mut context, which).await?,
         Command::Acts(acts) => acts::run(&mut context, acts).await?,
         Command::Show { job } => show::run(&mut context, job).await?,
-        Command::Verify { log: Some(directory) } => verify::offline(&mut context, &directory)?,
+        Command::Verify(asked) => verify::run(&mut context, asked).await?,
+        Command::Export(asked) => export::run(&mut context, asked).await?,
         Command::Enrol(order) => enrol::run(&mut context, order).await?,
-        Command::Verify { log: None } => verify::online(&mut context).await?,
     };
     context.out.flush()?;
     Ok(code)

@@ -63,7 +63,7 @@ pub(super) fn selection(filter: &EventFilter, asked: &Asked) -> Result<Selection
 }
 
 /// The one job that an id or the beginning of one names.
-pub(super) fn job(prefix: &str, asked: &Asked) -> Result<JobRow, Status> {
+pub(crate) fn job(prefix: &str, asked: &Asked) -> Result<JobRow, Status> {
     if prefix.is_empty() {
         return Err(Status::invalid_argument("give a job id, or the beginning of one"));
     }

@@ -5,7 +5,7 @@
 
 mod acts;
 pub(crate) mod files;
-mod filter;
+pub(crate) mod filter;
 mod proofs;
 mod tail;
 mod words;

@@ -13,13 +13,23 @@ use rusqlite::{OptionalExtension as _, Transaction, params};
 use super::StoreError;
 
 /// A host's introduction; a repeated one changes nothing.
-pub(super) fn host(index: &Transaction<'_>, host: &HostRecord) -> Result<(), StoreError> {
+pub(super) fn host(
+    index: &Transaction<'_>,
+    record: RecordIndex,
+    host: &HostRecord,
+) -> Result<(), StoreError> {
     index
         .prepare_cached(
             "INSERT OR IGNORE INTO hosts
-             SELECT NULL, ?1, ?2, ?3, 0, ?4, '', 0, damaged FROM state",
+             SELECT NULL, ?1, ?2, ?3, 0, ?4, '', 0, damaged, ?5 FROM state",
         )?
-        .execute(params![host.host_id, host.name, host.public_key, Digest::default().as_bytes()])?;
+        .execute(params![
+            host.host_id,
+            host.name,
+            host.public_key,
+            Digest::default().as_bytes(),
+            record.0.cast_signed()
+        ])?;
     Ok(())
 }
 

@@ -7,6 +7,7 @@
 
 mod apply;
 mod indexer;
+mod places;
 mod reader;
 mod replay;
 mod schema;
@@ -30,6 +31,7 @@ use prost::Message as _;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
 pub(crate) use indexer::{LiveEvents, run as run_indexer};
+pub(crate) use places::JobRecords;
 pub(crate) use reader::{ActSelection, Asked, Bounds, JobRow, Order, Reader, Resolved, Selection};
 
 use crate::{
@@ -131,7 +133,7 @@ impl Store {
         let transaction = self.connection.transaction()?;
         for item in items {
             match &item.entry {
-                ItemEntry::Host(host) => apply::host(&transaction, host)?,
+                ItemEntry::Host(host) => apply::host(&transaction, item.record, host)?,
                 ItemEntry::Thinned { first, end } => apply::thinned(&transaction, *first, *end)?,
                 ItemEntry::Collector(entry) => apply::act(&transaction, item.record, entry)?,
                 ItemEntry::Batch(batch) => apply::batch(&transaction, item.record, batch)?,

@@ -26,7 +26,7 @@ const CONNECTIONS: usize = 4;
 
 /// A row of the jobs table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct JobRow(i64);
+pub(crate) struct JobRow(pub(super) i64);
 
 /// Which events: conditions that must all hold.
 #[derive(Debug, Clone, Default)]
@@ -189,7 +189,7 @@ impl Drop for InterruptOnDrop {
 
 /// A connection on which one question is answered.
 pub(crate) struct Asked {
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 /// A job id, or the beginning of one.

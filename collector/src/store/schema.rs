@@ -1,7 +1,7 @@
 //! Tables of the index.
 
 /// Raised with every change of [`TABLES`]: an index of another version is made anew from the log.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// Times are nanoseconds since 1970. 64-bit unsigned numbers are stored by their bits.
 const TABLES: &str = "
@@ -21,7 +21,8 @@ CREATE TABLE hosts (
     digest BLOB NOT NULL,
     boot_id TEXT NOT NULL,
     last_sequence INTEGER NOT NULL,
-    damaged INTEGER NOT NULL
+    damaged INTEGER NOT NULL,
+    record INTEGER NOT NULL
 );
 
 CREATE TABLE batches (

@@ -28,7 +28,7 @@ const LAST_COSIGNATURES: Duration = Duration::from_secs(3);
 /// The tree and its key; moves into its thread.
 pub(crate) struct Keeper {
     directory: PathBuf,
-    signer: NoteSigner,
+    signer: Arc<NoteSigner>,
     policy: Option<Policy>,
     builder: TreeBuilder,
     /// Files that are full and not written yet.
@@ -55,12 +55,17 @@ impl Keeper {
             builder = start::take_up(&directory, log, signed.checkpoint())?;
         }
         let policy = config.policy()?;
-        Ok(Self { directory, signer: key, policy, builder, full: Vec::new(), signed, heads: None })
+        Ok(Self { directory, signer: Arc::new(key), policy, builder, full: Vec::new(), signed, heads: None })
     }
 
     /// Leaves that were signed before this start.
     pub(crate) fn signed_size(&self) -> u64 {
         self.signed.as_ref().map_or(0, |signed| signed.checkpoint().size)
+    }
+
+    /// The log's key: it also signs what is exported.
+    pub(crate) fn signer(&self) -> Arc<NoteSigner> {
+        Arc::clone(&self.signer)
     }
 
     pub(crate) fn public_key(&self) -> &NoteKey {

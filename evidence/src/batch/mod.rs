@@ -163,7 +163,7 @@ impl Sealer {
         };
         let bytes = header.encode_to_vec();
         self.head = ChainHead::after(&header, Digest::of(&bytes));
-        let signature = self.key.sign(&signed_bytes(&bytes)).to_vec();
+        let signature = sign_header(&self.key, &bytes).to_vec();
         Sealed {
             batch: SignedBatch { header: bytes, signature, body: body::encode(&slots) },
             head: self.head.clone(),
@@ -312,6 +312,13 @@ pub fn thin_events(
 }
 
 const UNDECODABLE: BatchError = BatchError::Body("an event in it does not decode");
+
+/// The signature that makes `header` a batch of the host with this key. For tests and tools that make batches a
+/// [`Sealer`] never would; whoever seals batches uses that.
+#[must_use]
+pub fn sign_header(key: &HostKey, header: &[u8]) -> [u8; 64] {
+    key.sign(&signed_bytes(header))
+}
 
 fn signed_bytes(header: &[u8]) -> Vec<u8> {
     [SIGNATURE_CONTEXT, header].concat()

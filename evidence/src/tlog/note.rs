@@ -256,6 +256,15 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// The tree that a note claims; no signature is checked. For a note that was kept since it was checked.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Malformed`].
+    pub fn claimed(note: &[u8]) -> Result<Self, CheckpointError> {
+        let text = note.windows(2).position(|window| window == b"\n\n").and_then(|end| note.get(..=end));
+        parse(text.ok_or(CheckpointError::Malformed)?)
+    }
+
     /// The text that is signed.
     #[must_use]
     pub fn text(&self) -> String {

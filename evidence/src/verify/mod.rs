@@ -30,6 +30,7 @@ pub use tree::Expected;
 use tree::TreeWalk;
 
 use crate::{
+    digest::Digest,
     id::HostId,
     log::HostRecord,
     records::{Entry, Limits, Quarantined, Reader, RecordIndex, RecordsError},
@@ -202,6 +203,14 @@ impl Verifier {
                 return;
             }
         }
+    }
+
+    /// A record that its collector cannot read, of which it says what the tree remembers.
+    pub fn damaged(&mut self, index: RecordIndex, leaf_hash: Option<Digest>, what: &str) {
+        self.check_beginning(index);
+        self.examine_waiting();
+        self.problems.add(index, what);
+        self.tree.push_hash(leaf_hash, None);
     }
 
     fn check_beginning(&mut self, index: RecordIndex) {

@@ -56,6 +56,11 @@ impl TreeWalk {
             Some(leaf) => Some(leaf_hash(leaf)),
             None => self.files.as_ref().and_then(|files| files.remembered(index)),
         };
+        self.push_hash(hash, leaf);
+    }
+
+    /// As [`Self::push`], of a record whose leaf's hash is known, or is not.
+    pub(super) fn push_hash(&mut self, hash: Option<Digest>, leaf: Option<&[u8]>) {
         let (Some(frontier), Some(hash)) = (&mut self.frontier, hash) else {
             self.frontier = None;
             return;

@@ -49,7 +49,6 @@ pub(crate) struct World {
     pub(crate) forked: Vec<Vec<u8>>,
     pub(crate) bundle: Vec<u8>,
     trust: Trust,
-    spool_host: HostRecord,
 }
 
 pub(crate) fn log_key() -> NoteSigner {
@@ -74,15 +73,7 @@ impl World {
             policy: Some(Policy::parse(&policy).unwrap()),
             seen: Some((seen, "the checkpoint that was seen before".into())),
         };
-        let mut world = Self {
-            directory,
-            spool_host: introduction("host-1", 0x11),
-            records,
-            spooled: spool,
-            forked,
-            bundle: Vec::new(),
-            trust,
-        };
+        let mut world = Self { directory, records, spooled: spool, forked, bundle: Vec::new(), trust };
         write_records(&world.path("log"), &world.records);
         write_tree(&world.path("tlog"), &world.records);
         write_records(&world.path("spool"), &world.spooled);
@@ -113,7 +104,7 @@ impl World {
 
     pub(crate) fn verify_spool(&self, directory: &Path) -> Vec<String> {
         let last = self.spooled.len() as u64;
-        match verify::verify_spool(directory, &self.spool_host, Some(last)) {
+        match verify::verify_spool(directory, &HostKey::from_seed(&[0x11; 32]).public(), Some(last)) {
             Ok(report) => report.problems,
             Err(error) => vec![error.to_string()],
         }
