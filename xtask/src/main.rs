@@ -5,8 +5,10 @@
 //! announces.
 
 mod bench;
+mod bench_verify;
 mod compile;
 mod lint;
+mod oracle;
 mod probe;
 mod setup;
 mod shell;
@@ -78,6 +80,12 @@ enum Bench {
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
         seconds: u64,
     },
+    /// How fast a log is verified
+    Verify {
+        /// Events in the log
+        #[arg(long, default_value_t = 1_024_000, value_parser = clap::value_parser!(u64).range(1000..=100_000_000))]
+        events: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -102,6 +110,7 @@ fn run(task: &Task) -> Result<bool> {
         Task::Test { only } => suites::run(&workspace, only),
         Task::VmTest { kernel, debug } => vm::run(&workspace, *kernel, *debug),
         Task::Bench { what: Bench::Idle { seconds } } => bench::idle(&workspace, *seconds),
+        Task::Bench { what: Bench::Verify { events } } => bench_verify::run(&workspace, *events),
         Task::Lint => lint::run(&workspace).map(|()| true),
     }
 }

@@ -117,6 +117,15 @@ const DEBIAN_EBPF: [Need; 9] = [
 const EMULATOR: [Need; 1] =
     [need("qemu-system-x86", "boots other kernels", There::Program("qemu-system-x86_64"))];
 
+const ORACLE: [Need; 2] = [
+    need("golang-go", "runs the independent judge of the log's proofs", There::Program("go")),
+    need(
+        "golang-golang-x-mod-dev",
+        "Go's own signed notes and transparency logs",
+        There::File("/usr/share/gocode/src/golang.org/x/mod/sumdb/tlog/tlog.go"),
+    ),
+];
+
 const fn need(package: &'static str, why: &'static str, there: There) -> Need {
     Need { package, why, there }
 }
@@ -160,6 +169,12 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
 /// Installs what booting other kernels needs and is missing.
 pub(crate) fn emulator(workspace: &Workspace) -> Result<()> {
     let missing: Vec<&Need> = EMULATOR.iter().filter(|need| !need.is_there()).collect();
+    if missing.is_empty() { Ok(()) } else { install_packages(workspace, &missing) }
+}
+
+/// Installs what the independent judge of checkpoints and proofs needs and is missing.
+pub(crate) fn oracle(workspace: &Workspace) -> Result<()> {
+    let missing: Vec<&Need> = ORACLE.iter().filter(|need| !need.is_there()).collect();
     if missing.is_empty() { Ok(()) } else { install_packages(workspace, &missing) }
 }
 

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
 use crate::{
-    compile,
+    compile, oracle,
     probe::{self, Need},
     shell::{self, say},
     tally::{Reader, Tally},
@@ -120,11 +120,18 @@ fn unit(workspace: &Workspace) -> Result<Tally> {
     shell::run("building the unit tests", &mut build)?;
     say("▸ unit tests");
     let mut run = workspace.cargo(&arguments);
+    let mut skipped = Tally::default();
     if probe::obstacle(workspace, Need::Namespaces).is_none() {
         // Those that need root say so where they stand; elsewhere they count as skipped.
         run.args(["--", "--include-ignored"]);
+        if let Some(reason) = oracle::obstacle(workspace) {
+            run.args(["--skip", oracle::TEST]);
+            skipped = oracle::skip(&reason);
+        }
     }
-    follow(&mut run, false)
+    let mut tally = follow(&mut run, false)?;
+    tally += skipped;
+    Ok(tally)
 }
 
 fn run_end_to_end(workspace: &Workspace, suite: Suite) -> Result<Tally> {
