@@ -32,7 +32,7 @@ use crate::{
     output::{JsonOutput, Output},
     pipeline::Pipeline,
     sensor::{Sensor, SensorError, Wanted, loader::RingSizes, pins::PinsError},
-    spool::{self, Spool, SpoolError},
+    spool::{self, Spool, SpoolError, SpoolHandle},
     uplink::{Change, DEFAULT_SHUTDOWN, Uplink},
 };
 
@@ -201,14 +201,18 @@ fn announce(path: &Path) -> std::io::Result<()> {
     fs::rename(temporary, path)
 }
 
-/// What carries events away.
-struct Delivery {
+/// What carries events away: the spool, and the uplink that empties it.
+pub struct Delivery {
     identity: HostIdentity,
     spool: Option<(Spool, Uplink)>,
 }
 
 impl Delivery {
-    fn start(config: &Config, credentials: Option<Credentials>) -> Result<Self, RunError> {
+    /// Starts it, with credentials towards the collector; call it within a tokio runtime.
+    ///
+    /// # Errors
+    /// This host's identity or the spool cannot be used.
+    pub fn start(config: &Config, credentials: Option<Credentials>) -> Result<Self, RunError> {
         let boot_id = host::boot_id()?;
         let Some(credentials) = credentials else {
             let identity = HostIdentity { host_id: host::id_without_certificate()?, boot_id };
@@ -235,15 +239,21 @@ impl Delivery {
     }
 
     fn output(&self) -> Result<Output, RunError> {
-        if let Some((spool, _)) = &self.spool {
-            return Ok(Output::Spool(spool.handle()));
+        if let Some(spool) = self.spool() {
+            return Ok(Output::Spool(spool));
         }
         let json = JsonOutput::start(self.identity.clone(), std::io::stdout());
         json.map(Output::Json).map_err(|source| RunError::System { what: "cannot start the output", source })
     }
 
+    /// The way into the spool; `None` when events go elsewhere.
+    #[must_use]
+    pub fn spool(&self) -> Option<SpoolHandle> {
+        self.spool.as_ref().map(|(spool, _)| spool.handle())
+    }
+
     /// Writes everything to disk and tries to deliver it.
-    async fn stop(self) {
+    pub async fn stop(self) {
         let Some((spool, uplink)) = self.spool else { return };
         let closed = tokio::task::spawn_blocking(move || spool.shutdown(SPOOL_PATIENCE)).await;
         if let Ok(stats) = closed

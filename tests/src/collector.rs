@@ -7,10 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use buildtrail_proto::v1::JobSummary;
+use buildtrail_proto::v1::{AuditEvent, JobSummary};
 
 use crate::{
-    agent, paths,
+    agent, events, paths,
     process::{Finished, Launch, Running},
 };
 
@@ -20,16 +20,17 @@ const READY_DEADLINE: Duration = Duration::from_secs(30);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Certificates and data of a collector that may be started and stopped several times.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Site {
     directory: PathBuf,
+    namespaces_of: Option<u32>,
 }
 
 /// A collector that serves.
 #[derive(Debug)]
 pub struct Collector {
     running: Running,
-    directory: PathBuf,
+    site: Site,
     /// Address and port.
     pub address: String,
 }
@@ -40,7 +41,7 @@ impl Site {
     /// # Errors
     /// When one of them cannot be made.
     pub fn prepare(directory: &Path) -> Result<Self> {
-        let site = Self { directory: directory.to_owned() };
+        let site = Self { directory: directory.to_owned(), namespaces_of: None };
         let authority = site.part("collector");
         site.certificates("init", &authority, &["--name", "127.0.0.1,localhost"])?;
         for (kind, name) in [("host", HOST), ("reader", "demo-reader"), ("admin", "demo-admin")] {
@@ -48,6 +49,19 @@ impl Site {
             site.certificates(kind, &authority, &["--name", name, "--out", &out])?;
         }
         Ok(site)
+    }
+
+    /// The same, with all that is started in the namespaces of process `pid`.
+    #[must_use]
+    pub fn in_namespaces_of(mut self, pid: u32) -> Self {
+        self.namespaces_of = Some(pid);
+        self
+    }
+
+    /// Where the collector keeps its log and its index.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.part("collector-data")
     }
 
     /// Starts the collector at `address` (port 0: a free one).
@@ -74,7 +88,7 @@ impl Site {
             fs::read_to_string(&address_file).unwrap_or_default().trim().clone_into(&mut address);
             !address.is_empty()
         })?;
-        Ok(Collector { running, directory: self.directory.clone(), address })
+        Ok(Collector { running, site: self.clone(), address })
     }
 
     /// Lines for the settings of an agent on [`HOST`] that sends to `address`.
@@ -122,8 +136,16 @@ impl Site {
         Ok(path)
     }
 
-    fn launch(&self, name: &str, binary: &str) -> Result<Launch> {
-        Ok(Launch::new(name, paths::binary(binary)?, &self.directory.join("logs")))
+    /// A launch of one of the workspace's binaries, in the site's namespaces.
+    ///
+    /// # Errors
+    /// When it is not built.
+    pub fn launch(&self, name: &str, binary: &str) -> Result<Launch> {
+        let launch = Launch::new(name, paths::binary(binary)?, &self.directory.join("logs"));
+        Ok(match self.namespaces_of {
+            Some(pid) => launch.in_namespaces_of(pid),
+            None => launch,
+        })
     }
 
     fn part(&self, name: &str) -> PathBuf {
@@ -162,7 +184,15 @@ impl Collector {
     /// # Errors
     /// When the command line fails.
     pub fn ask(&self, question: &[&str]) -> Result<Finished> {
-        self.command(question, "reader")
+        self.command(question, "reader")?.run_successfully(ANSWER_DEADLINE)
+    }
+
+    /// Asks with the command line; its answer, whatever its exit status.
+    ///
+    /// # Errors
+    /// When the command line cannot be run.
+    pub fn ask_for_verdict(&self, question: &[&str]) -> Result<Finished> {
+        self.command(question, "reader")?.run(ANSWER_DEADLINE)
     }
 
     /// Orders something as administrator; the answer.
@@ -170,14 +200,11 @@ impl Collector {
     /// # Errors
     /// When the command line fails.
     pub fn administer(&self, order: &[&str]) -> Result<Finished> {
-        self.command(order, "admin")
+        self.command(order, "admin")?.run_successfully(ANSWER_DEADLINE)
     }
 
-    fn command(&self, words: &[&str], profile: &str) -> Result<Finished> {
-        Launch::new("buildtrail", paths::binary("buildtrail")?, &self.directory.join("logs"))
-            .args(self.connection(profile))
-            .args(words)
-            .run_successfully(ANSWER_DEADLINE)
+    fn command(&self, words: &[&str], profile: &str) -> Result<Launch> {
+        Ok(self.site.launch("buildtrail", "buildtrail")?.args(self.connection(profile)).args(words))
     }
 
     /// The jobs that it knows.
@@ -190,6 +217,37 @@ impl Collector {
             .into_iter()
             .map(|job| job.context("cannot understand what `buildtrail jobs --json` says"))
             .collect()
+    }
+
+    /// Ends it with SIGKILL and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it was gone already.
+    pub fn kill(self) -> Result<()> {
+        self.running.kill()
+    }
+
+    /// All events that it has, by time; no two of them may have the same time.
+    ///
+    /// # Errors
+    /// When the command line fails or its answer is not understood.
+    pub fn all_events(&self) -> Result<Vec<AuditEvent>> {
+        const PAGE: usize = 10_000;
+        let mut pages: Vec<Vec<AuditEvent>> = Vec::new();
+        loop {
+            let mut question = vec!["events".to_owned(), "--json".into(), "--limit".into(), PAGE.to_string()];
+            if let Some(time) = pages.last().and_then(|page| page.first()?.time) {
+                question
+                    .extend(["--until".into(), serde_json::to_string(&time)?.trim_matches('"').to_owned()]);
+            }
+            let question: Vec<&str> = question.iter().map(String::as_str).collect();
+            let page = events::parse(&self.ask(&question)?.stdout)?;
+            let is_last = page.len() < PAGE;
+            pages.push(page);
+            if is_last {
+                return Ok(pages.into_iter().rev().flatten().collect());
+            }
+        }
     }
 
     /// Waits until it knows `count` jobs that ended.
@@ -214,6 +272,27 @@ impl Collector {
         }
     }
 
+    /// Waits until its index holds `count` events of jobs: it follows the log, which is what was acknowledged.
+    ///
+    /// # Errors
+    /// When it does not within `deadline`.
+    pub fn wait_for_events_of_jobs(&self, count: u64, deadline: Duration) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let indexed: u64 = self.jobs()?.iter().flat_map(|job| job.counts.values()).sum();
+            if indexed >= count {
+                return Ok(());
+            }
+            if start.elapsed() > deadline {
+                bail!(
+                    "the index holds {indexed} events, not {count}, after {deadline:?}\n{}",
+                    self.running.tail(40)
+                );
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// Stops it with SIGTERM.
     ///
     /// # Errors
@@ -227,7 +306,7 @@ impl Collector {
     }
 
     fn connection(&self, profile: &str) -> Vec<String> {
-        let profile = self.directory.join(profile).display().to_string();
+        let profile = self.site.part(profile).display().to_string();
         vec!["--collector".to_owned(), format!("https://{}", self.address), "--profile".to_owned(), profile]
     }
 }

@@ -6,13 +6,19 @@
 //! process is stopped by its id.
 
 pub mod agent;
+pub mod bench;
 pub mod bpffs;
 pub mod collector;
 pub mod demo;
 pub mod events;
 pub mod expected;
 pub mod fakerunner;
+pub mod lab;
+pub mod load;
 pub mod paths;
 pub mod process;
+pub mod proxy;
+pub mod random;
 pub mod scene;
+pub mod source;
 pub mod standins;

@@ -275,6 +275,19 @@ impl Running {
         status
     }
 
+    /// Ends it with SIGKILL and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it had ended before.
+    pub fn kill(mut self) -> Result<()> {
+        if let Some(status) = self.ended()? {
+            bail!("{} had ended with {status} before it was killed\n{}", self.name, self.tail(40));
+        }
+        self.signal(Signal::SIGKILL)?;
+        self.wait(STOP_GRACE)?;
+        Ok(())
+    }
+
     /// Leaves it running. It must have been started with [`Launch::stays`], or it ends with whoever started it.
     pub fn leave(mut self) {
         self.left = true;

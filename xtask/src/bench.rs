@@ -48,6 +48,23 @@ pub(crate) fn idle(workspace: &Workspace, seconds: u64) -> Result<bool> {
     Ok(within.iter().all(|ok| *ok))
 }
 
+/// Measures a part of the way from an event to its acknowledgement: `what` the program `bench` of the tests does.
+/// Returns whether the goal was reached.
+pub(crate) fn way(workspace: &Workspace, what: &str, option: &str, value: u64) -> Result<bool> {
+    compile::everything(workspace, false)?;
+    let directory = workspace.scratch().join("bench");
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    say(&format!("▸ measuring: {what}"));
+    let status = Command::new(workspace.binaries().join("bench"))
+        .args([what, "--directory"])
+        .arg(&directory)
+        .args([option, &value.to_string()])
+        .env("BUILDTRAIL_BIN_DIR", workspace.binaries())
+        .status()
+        .context("cannot run the benchmark")?;
+    Ok(status.success())
+}
+
 fn report(what: &str, value: f64, unit: &str, bound: f64) -> bool {
     let within = value < bound;
     let verdict = if within { "within" } else { "ABOVE" };

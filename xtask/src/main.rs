@@ -86,6 +86,18 @@ enum Bench {
         #[arg(long, default_value_t = 1_024_000, value_parser = clap::value_parser!(u64).range(1000..=100_000_000))]
         events: u64,
     },
+    /// How many events a second the agent's spool takes and makes durable
+    Spool {
+        /// How many events to push
+        #[arg(long, default_value_t = 1_000_000)]
+        events: u64,
+    },
+    /// How long an event takes from the agent to the collector's acknowledgement, on loopback
+    Delivery {
+        /// How long to measure, in seconds
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        seconds: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -109,8 +121,12 @@ fn run(task: &Task) -> Result<bool> {
         Task::Demo { keep } => suites::demo(&workspace, *keep).map(|()| true),
         Task::Test { only } => suites::run(&workspace, only),
         Task::VmTest { kernel, debug } => vm::run(&workspace, *kernel, *debug),
-        Task::Bench { what: Bench::Idle { seconds } } => bench::idle(&workspace, *seconds),
-        Task::Bench { what: Bench::Verify { events } } => bench_verify::run(&workspace, *events),
+        Task::Bench { what } => match what {
+            Bench::Idle { seconds } => bench::idle(&workspace, *seconds),
+            Bench::Verify { events } => bench_verify::run(&workspace, *events),
+            Bench::Spool { events } => bench::way(&workspace, "spool", "--events", *events),
+            Bench::Delivery { seconds } => bench::way(&workspace, "delivery", "--seconds", *seconds),
+        },
         Task::Lint => lint::run(&workspace).map(|()| true),
     }
 }

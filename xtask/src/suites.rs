@@ -40,10 +40,14 @@ pub(crate) enum Suite {
     Evasion,
     /// Hosts that get their identity by a token, and lose it.
     Enrolment,
+    /// Agent and collector, killed again and again.
+    Kills,
+    /// Networks, disks and clocks that fail.
+    Faults,
 }
 
 /// The end-to-end suites in the order in which they run.
-const END_TO_END: [Suite; 8] = [
+const END_TO_END: [Suite; 10] = [
     Suite::Usage,
     Suite::Job,
     Suite::Runner,
@@ -52,6 +56,8 @@ const END_TO_END: [Suite; 8] = [
     Suite::Delivery,
     Suite::Evasion,
     Suite::Enrolment,
+    Suite::Kills,
+    Suite::Faults,
 ];
 
 impl Suite {
@@ -67,12 +73,15 @@ impl Suite {
             Self::Delivery => "delivery",
             Self::Evasion => "evasion",
             Self::Enrolment => "enrolment",
+            Self::Kills => "kills",
+            Self::Faults => "faults",
         }
     }
 
     fn needs(self) -> &'static [Need] {
         match self {
-            Self::Unit | Self::Usage => &[],
+            Self::Unit | Self::Usage | Self::Kills => &[],
+            Self::Faults => &[Need::Namespaces],
             Self::Job => &[Need::Ebpf, Need::Namespaces, Need::Act],
             Self::Runner
             | Self::Robustness

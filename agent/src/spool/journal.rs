@@ -8,6 +8,7 @@ use std::{
 use buildtrail_evidence::{
     batch::{ChainHead, Sealed, decode_header},
     digest::Digest,
+    id::BootId,
     records::{ClosedSegment, Entry, Limits, Reader, RecordIndex, RecordLog, RecordsError},
 };
 use buildtrail_proto::v1::{AuditEvent, BatchHeader, SignedBatch};
@@ -36,6 +37,13 @@ pub(super) struct Recovered {
 pub(super) enum Level {
     Bulk,
     Everything,
+}
+
+impl Recovered {
+    /// Number of the last event of that boot; 0 when there is none.
+    pub(super) fn sequence_in(&self, boot_id: &BootId) -> u64 {
+        if self.head.boot_id == boot_id.as_str() { self.head.last_sequence } else { 0 }
+    }
 }
 
 struct Waiting {

@@ -93,6 +93,8 @@ pub struct SpoolStats {
     pub lost_events: u64,
     /// Events that were on disk and had to be given up before the collector had them.
     pub given_up_events: u64,
+    /// Number of the last event of this boot that is on disk.
+    pub stored_sequence: u64,
     /// Number of the last event of this boot that the collector has on its disk.
     pub delivered_sequence: u64,
     /// Bytes in the spool's files.
@@ -121,7 +123,10 @@ struct Shared {
     boot_id: BootId,
     loss: LossLedger,
     handing_out: Mutex<HandingOut>,
+    /// Bytes that may be handed out and not acknowledged.
+    most_on_the_way: u64,
     given_up_events: AtomicU64,
+    stored_sequence: AtomicU64,
     delivered_sequence: AtomicU64,
     lost_in_kernel: AtomicU64,
     stored_events: AtomicU64,
@@ -174,6 +179,7 @@ impl SpoolHandle {
             stored_events: self.0.stored_events.load(Ordering::Relaxed),
             lost_events: self.0.loss.total(),
             given_up_events: self.0.given_up_events.load(Ordering::Relaxed),
+            stored_sequence: self.0.stored_sequence.load(Ordering::Acquire),
             delivered_sequence: self.0.delivered_sequence.load(Ordering::Acquire),
             bytes: self.0.bytes.load(Ordering::Relaxed),
         }
@@ -208,7 +214,9 @@ impl Spool {
             boot_id: identity.boot_id.clone(),
             loss: LossLedger::default(),
             handing_out: Mutex::default(),
+            most_on_the_way: settings.max_bytes / 8,
             given_up_events: AtomicU64::new(0),
+            stored_sequence: AtomicU64::new(recovered.sequence_in(&identity.boot_id)),
             delivered_sequence: AtomicU64::new(0),
             lost_in_kernel: AtomicU64::new(0),
             stored_events: AtomicU64::new(0),

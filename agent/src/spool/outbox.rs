@@ -49,8 +49,15 @@ pub struct Outbox {
     reader: Option<Reader>,
     /// Which rewriting of the records the reader has seen.
     generation: u64,
-    /// Batches that were returned: their records, boots and last events.
-    returned: VecDeque<(RecordIndex, String, u64)>,
+    /// Batches that were returned and not acknowledged, oldest first.
+    returned: VecDeque<Returned>,
+}
+
+struct Returned {
+    index: RecordIndex,
+    boot_id: String,
+    last_sequence: u64,
+    bytes: u64,
 }
 
 impl Outbox {
@@ -68,11 +75,17 @@ impl Outbox {
     /// Starts again with the first batch that is not acknowledged.
     pub fn rewind(&mut self) {
         self.reader = None;
+        self.returned.clear();
     }
 
-    /// Whether batches wait that [`Self::read_next`] has not returned, as far as is known without reading.
+    /// Whether batches wait that [`Self::read_next`] has not returned and may return now, as far as is known without
+    /// reading. What is on its way cannot be given up, so it is never more than a part of the spool.
     #[must_use]
     pub fn has_more(&self) -> bool {
+        let on_the_way: u64 = self.returned.iter().map(|returned| returned.bytes).sum();
+        if on_the_way > self.shared.most_on_the_way {
+            return false;
+        }
         let position = match &self.reader {
             Some(reader) => reader.position().0,
             None => self.first_unacknowledged(),
@@ -126,23 +139,17 @@ impl Outbox {
     fn return_batch(&mut self, index: RecordIndex, payload: &[u8]) -> Result<Outgoing, OutboxError> {
         let batch = SignedBatch::decode(payload).map_err(|_| OutboxError::NotABatch(index))?;
         let header = decode_header(&batch.header).map_err(|_| OutboxError::NotABatch(index))?;
-        while self.returned.back().is_some_and(|(last, ..)| *last >= index) {
-            self.returned.pop_back();
-        }
-        self.returned.push_back((index, header.boot_id, header.last_sequence));
+        let (boot_id, last_sequence, bytes) = (header.boot_id, header.last_sequence, payload.len() as u64);
+        self.returned.push_back(Returned { index, boot_id, last_sequence, bytes });
         Ok(Outgoing { number: header.number, index, batch })
     }
 
     /// The collector has this batch and all before it on its disk: the spool may delete them.
     pub fn acknowledge(&mut self, index: RecordIndex) {
-        let mut last = None;
-        while self.returned.front().is_some_and(|(returned, ..)| *returned <= index) {
-            last = self.returned.pop_front();
-        }
-        if let Some((_, _, sequence)) =
-            last.filter(|(_, boot_id, _)| *boot_id == self.shared.boot_id.as_str())
-        {
-            self.shared.delivered_sequence.fetch_max(sequence, Ordering::AcqRel);
+        while let Some(returned) = self.returned.pop_front_if(|returned| returned.index <= index) {
+            if returned.boot_id == self.shared.boot_id.as_str() {
+                self.shared.delivered_sequence.fetch_max(returned.last_sequence, Ordering::AcqRel);
+            }
         }
         let before = self.shared.acknowledged.fetch_max(index.next().0, Ordering::AcqRel);
         if before <= index.0 {

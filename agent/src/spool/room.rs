@@ -38,7 +38,11 @@ pub(super) struct Bounds {
     /// What the file system allows now, as bytes of the spool.
     ceiling: u64,
     looked_at_disk: Instant,
+    /// Told, and not over.
+    gave_up: bool,
     room: Room,
+    /// The worst that the operator was told and that is not over.
+    told: Room,
     /// Where nothing of a level was left to give up: the floor, and the records' state, at that time.
     nothing_left: [Option<(u64, u64, bool)>; 2],
     retry_at: Option<Instant>,
@@ -55,7 +59,9 @@ impl Bounds {
             max_age,
             ceiling: max_bytes,
             looked_at_disk: Instant::now(),
+            gave_up: false,
             room: Room::Everything,
+            told: Room::Everything,
             nothing_left: [None; 2],
             retry_at: None,
             age_checked: None,
@@ -112,9 +118,12 @@ impl Worker {
                 Room::NoBulk => !is_bulk(event),
                 Room::LossOnly => is_loss(event) && planned <= self.bounds.max_bytes,
             };
-            if fits || is_loss(event) {
-                self.note_room(room);
-                return fits;
+            if fits {
+                self.note_room(Room::Everything);
+                return true;
+            }
+            if is_loss(event) {
+                return false;
             }
             let made_room = self.handle_acknowledgements(Duration::ZERO)
                 || self.give_up(Level::Bulk)
@@ -124,6 +133,13 @@ impl Worker {
                 return false;
             }
         }
+    }
+
+    /// Gives up something so that what waits in memory can be written. False when there is nothing.
+    pub(super) fn make_room_on_full_disk(&mut self) -> bool {
+        self.handle_acknowledgements(Duration::ZERO)
+            || self.give_up(Level::Bulk)
+            || self.give_up(Level::Everything)
     }
 
     /// Bytes on disk once everything that is known here is written.
@@ -154,15 +170,19 @@ impl Worker {
         }
     }
 
+    /// Says once that it becomes worse, and once that half of the room is free again.
     fn note_room(&mut self, room: Room) {
-        if room == self.bounds.room {
+        self.bounds.room = room;
+        let is_over = self.planned_bytes() <= self.bounds.ceiling / 2;
+        self.bounds.gave_up &= !is_over;
+        let told = self.bounds.told;
+        if room <= told && !(is_over && told > Room::Everything) {
             return;
         }
-        let was = std::mem::replace(&mut self.bounds.room, room);
+        self.bounds.told = room;
         let bound = self.bounds.ceiling;
         match room {
             Room::Everything => tracing::info!("the spool has room again"),
-            Room::NoBulk if was == Room::LossOnly => {}
             Room::NoBulk => tracing::warn!(
                 "the spool is nearly full ({bound} bytes, see spool.max_bytes and spool.min_free_bytes) and holds no \
                  more connections, lookups and program starts to give up: new ones are dropped and counted until the \
@@ -275,7 +295,14 @@ impl Worker {
         if matches!(done, Ok(true)) {
             self.shared.given_up_events.fetch_add(count, Ordering::Relaxed);
             self.shared.bytes.store(self.journal.bytes(), Ordering::Relaxed);
-            tracing::warn!(events = count, reason = reason.as_str(), "events were given up");
+            tracing::debug!(events = count, reason = reason.as_str(), "events were given up");
+            if !std::mem::replace(&mut self.bounds.gave_up, true) {
+                tracing::warn!(
+                    "the collector does not take events and the oldest that wait are given up ({}): what went is \
+                     reported as a loss event",
+                    reason.as_str()
+                );
+            }
         } else {
             self.bounds.unreported.truncate(known);
         }

@@ -2,6 +2,7 @@
 //! acknowledged.
 
 use std::{
+    io,
     path::PathBuf,
     sync::{
         Arc,
@@ -15,6 +16,7 @@ use std::{
 use buildtrail_evidence::{
     batch::{LossTotals, MAX_EVENT_BYTES, Sealer},
     id::BootId,
+    records::RecordsError,
 };
 use buildtrail_proto::{Timestamp, v1::AuditEvent};
 use prost::Message as _;
@@ -32,8 +34,9 @@ use crate::config;
 
 /// How often losses are reported while the spool is full.
 pub(super) const LOSS_REPORT_WHEN_FULL: Duration = Duration::from_secs(30);
-/// A batch is sealed when its events have this many bytes, even if more events would be allowed.
-const MAX_BATCH_BYTES: u64 = 1024 * 1024;
+/// A batch is sealed when its events have this many bytes, even if more events would be allowed: at 64 kbit/s it then
+/// still arrives well within the time in which the uplink wants an acknowledgement.
+const MAX_BATCH_BYTES: u64 = 256 * 1024;
 /// In seconds since the epoch.
 const YEAR_2200: i64 = 7_258_118_400;
 /// Tags, lengths and the sequence number that sealing adds to an event, at most.
@@ -259,8 +262,10 @@ impl Worker {
                 if self.retry_at.take().is_some() {
                     tracing::info!("the spool can be written again");
                 }
+                self.shared.stored_sequence.store(self.sealer.head().last_sequence, Ordering::Release);
                 self.settle_note();
             }
+            Err(error) if is_disk_full(&error) && self.make_room_on_full_disk() => self.retry_at = None,
             Err(error) => {
                 if self.retry_at.is_none() {
                     tracing::error!(
@@ -341,6 +346,10 @@ impl Worker {
         }
         self.handle_acknowledgements(Duration::ZERO);
     }
+}
+
+fn is_disk_full(error: &RecordsError) -> bool {
+    matches!(error, RecordsError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
 }
 
 /// Within the bounds of `docs/formats/batch.md`.
