@@ -17,7 +17,7 @@ const DEADLINE: Duration = Duration::from_mins(2);
 
 fn start_source(site: &Site, address: &str, run: u64) -> Source {
     let first = (run * SPAN).to_string();
-    Source::start(site, address, SPOOL, &["--first", &first, "--count", "1000000", "--rate", "3000"]).unwrap()
+    Source::start(site, address, SPOOL, &["--first", &first, "--count", "1000000", "--rate", "1500"]).unwrap()
 }
 
 #[test]
