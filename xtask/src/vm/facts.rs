@@ -108,7 +108,8 @@ fn is_connection(event: &Value, protocol: &str, address: &str, port: u64) -> boo
     let connection = &event["connection_opened"];
     connection["protocol"].as_str().and_then(|name| name.strip_prefix("PROTOCOL_")) == Some(protocol)
         && connection["remote_address"] == address
-        && connection["remote_port"] == port
+        // Zero is left out.
+        && connection["remote_port"].as_u64().unwrap_or(0) == port
 }
 
 fn is_closed(event: &Value, result: &str, port: u64) -> bool {
