@@ -5,7 +5,13 @@ use std::io::{self, Write};
 use crate::{
     config::Config,
     run::{self, RunError},
-    sensor::{Sensor, SensorError, coverage::CoverageReport, pins},
+    sensor::{
+        Sensor, SensorError,
+        btf::{Btf, VMLINUX},
+        coverage::CoverageReport,
+        pins,
+        prototypes::{PROTOTYPES, Place, found, is_same},
+    },
 };
 
 /// Attaches everything, beside what a running agent has attached.
@@ -33,6 +39,35 @@ pub fn detach(config: &Config, out: &mut impl Write) -> Result<(), RunError> {
     let builds = pins::detach_all(directory)?;
     writeln!(out, "detached the programs of {builds} build(s) below {}", directory.display())
         .map_err(failed("cannot write the report"))
+}
+
+/// Writes how this kernel's functions and tracepoints compare with those that the programs were written for. Returns whether
+/// none differs.
+///
+/// # Errors
+///
+/// When the kernel's type information cannot be read, or `out` cannot be written.
+pub fn print_prototypes(out: &mut impl Write) -> io::Result<bool> {
+    let data = std::fs::read(VMLINUX)?;
+    let malformed = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+    let btf = Btf::parse(&data).map_err(malformed)?;
+    let mut all = true;
+    for (place, name, expected) in PROTOTYPES {
+        let word = match place {
+            Place::Function => "fentry",
+            Place::Tracepoint => "tp_btf",
+        };
+        let verdict = match found(&btf, *place, name).map_err(malformed)? {
+            None => "missing".to_owned(),
+            Some(found) if is_same(&found, expected) => "same".to_owned(),
+            Some(found) => {
+                all = false;
+                format!("DIFFERS: ({}), expected ({})", found.join(", "), expected.join(", "))
+            }
+        };
+        writeln!(out, "{word}/{name} {verdict}")?;
+    }
+    Ok(all)
 }
 
 /// Writes the report for people.

@@ -73,6 +73,9 @@ enum Command {
         /// Settings file [default: /etc/buildtrail-agent/agent.toml, if it exists]
         #[arg(long)]
         config: Option<PathBuf>,
+        /// Only compare the prototypes of functions and tracepoints with this kernel's; loads nothing
+        #[arg(long)]
+        prototypes: bool,
     },
     /// Detach what an agent with `sensor.pin_directory` left attached for its successor
     Detach {
@@ -112,7 +115,14 @@ fn main() -> ExitCode {
                 enrol(&config, &Enrolment { token_file, ca_pin, new_identity })
             })
         }
-        Command::Check { config } => with_config(config.as_deref(), |config| {
+        Command::Check { prototypes: true, .. } => match check::print_prototypes(&mut io::stdout()) {
+            Ok(same) => ExitCode::from(u8::from(!same)),
+            Err(error) => {
+                error!("{error}");
+                ExitCode::FAILURE
+            }
+        },
+        Command::Check { config, prototypes: false } => with_config(config.as_deref(), |config| {
             let sensor = permitted().and_then(|()| check::sensor(&config))?;
             let printed = check::print(&sensor.coverage, &mut io::stdout().lock());
             printed.map_err(|source| RunError::System { what: "cannot write the report", source })

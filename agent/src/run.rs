@@ -24,14 +24,14 @@ use crate::{
     build::{self, BuildError},
     catalog::{files, relocations},
     clock::BootTime,
-    config::Config,
+    config::{Config, HighestTier},
     enrol::{Credentials, CredentialsError, EnrolError, identity},
     host::{self, HostError},
     job::{HostIdentity, IDENTITY_VARIABLES, RunnerPrograms, saved::StateFile},
     link::LinkError,
     output::{JsonOutput, Output},
     pipeline::Pipeline,
-    sensor::{Sensor, SensorError, Wanted, loader::RingSizes, pins::PinsError},
+    sensor::{Sensor, SensorError, Wanted, coverage::Tier, loader::RingSizes, pins::PinsError},
     spool::{self, Spool, SpoolError, SpoolHandle},
     uplink::{Change, DEFAULT_SHUTDOWN, Uplink},
 };
@@ -350,6 +350,10 @@ pub fn start_sensor(config: &Config) -> Result<Sensor, SensorError> {
         runner_names: RunnerPrograms::new(config.runners.programs.clone()).names().map(runner_name).collect(),
         targets: files::targets(&config.catalog),
         anywhere: files::anywhere(),
+        highest: match config.sensor.highest_tier {
+            HighestTier::A => Tier::A,
+            HighestTier::B => Tier::B,
+        },
         pin_directory: config.sensor.pin_directory.clone(),
     })
 }

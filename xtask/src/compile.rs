@@ -14,8 +14,8 @@ const EBPF_TARGET: &str = "bpfel-unknown-none";
 const EBPF_BINARY: &str = "buildtrail-ebpf";
 
 /// Packages whose binaries are run, by people and by the end-to-end tests.
-const PACKAGES: [&str; 4] =
-    ["buildtrail-agent", "buildtrail-collector", "buildtrail-cli", "buildtrail-tests"];
+const PACKAGES: [&str; 5] =
+    ["buildtrail-agent", "buildtrail-collector", "buildtrail-cli", "buildtrail-tests", "buildtrail-evasion"];
 
 /// Installs what is missing and builds everything.
 pub(crate) fn everything(workspace: &Workspace, debug: bool) -> Result<()> {

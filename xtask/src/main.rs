@@ -56,10 +56,22 @@ enum Task {
     },
     /// Boot other kernels in QEMU and see whether the agent works on them (some 15 s each; not part of `test`)
     VmTest {
-        /// 5.10, 6.1, 6.12, 7.3 or all; Debian's, fetched as packages when they are needed
+        /// 5.10, 6.1, 6.12, 6.18, 7.3 or all; Debian's, fetched as packages when they are needed
         #[arg(long, default_value = "6.1")]
         kernel: vm::Choice,
         /// With programs built without optimisation: sooner built, slower in the guest
+        #[arg(long)]
+        debug: bool,
+        /// Without security modules, and the agent at tier B
+        #[arg(long)]
+        lsm_off: bool,
+        /// With a kernel that interrupts itself wherever it can
+        #[arg(long)]
+        preempt_full: bool,
+    },
+    /// Compare every hook's documented prototype with the kernels of `vm-test`
+    CheckHooks {
+        /// With programs built without optimisation
         #[arg(long)]
         debug: bool,
     },
@@ -120,7 +132,11 @@ fn run(task: &Task) -> Result<bool> {
         Task::Build { debug } => compile::everything(&workspace, *debug).map(|()| true),
         Task::Demo { keep } => suites::demo(&workspace, *keep).map(|()| true),
         Task::Test { only } => suites::run(&workspace, only),
-        Task::VmTest { kernel, debug } => vm::run(&workspace, *kernel, *debug),
+        Task::VmTest { kernel, debug, lsm_off, preempt_full } => {
+            let mode = vm::Mode { lsm_off: *lsm_off, preempt_full: *preempt_full, ..vm::Mode::default() };
+            vm::run(&workspace, *kernel, *debug, mode)
+        }
+        Task::CheckHooks { debug } => vm::check_hooks(&workspace, *debug),
         Task::Bench { what } => match what {
             Bench::Idle { seconds } => bench::idle(&workspace, *seconds),
             Bench::Verify { events } => bench_verify::run(&workspace, *events),

@@ -38,6 +38,8 @@ pub(crate) enum Suite {
     Delivery,
     /// Every way around the agent that is known.
     Evasion,
+    /// Far more than anyone watches.
+    Load,
     /// Hosts that get their identity by a token, and lose it.
     Enrolment,
     /// Agent and collector, killed again and again.
@@ -47,7 +49,7 @@ pub(crate) enum Suite {
 }
 
 /// The end-to-end suites in the order in which they run.
-const END_TO_END: [Suite; 10] = [
+const END_TO_END: [Suite; 11] = [
     Suite::Usage,
     Suite::Job,
     Suite::Runner,
@@ -55,6 +57,7 @@ const END_TO_END: [Suite; 10] = [
     Suite::Restart,
     Suite::Delivery,
     Suite::Evasion,
+    Suite::Load,
     Suite::Enrolment,
     Suite::Kills,
     Suite::Faults,
@@ -72,6 +75,7 @@ impl Suite {
             Self::Restart => "restart",
             Self::Delivery => "delivery",
             Self::Evasion => "evasion",
+            Self::Load => "load",
             Self::Enrolment => "enrolment",
             Self::Kills => "kills",
             Self::Faults => "faults",
@@ -88,6 +92,7 @@ impl Suite {
             | Self::Restart
             | Self::Delivery
             | Self::Evasion
+            | Self::Load
             | Self::Enrolment => &[Need::Ebpf],
         }
     }

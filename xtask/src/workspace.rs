@@ -53,6 +53,11 @@ impl Workspace {
         Ok(Self { root: metadata.workspace_root, target: metadata.target_directory })
     }
 
+    /// The clone.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The directory of the eBPF workspace, which has its own toolchain and lock file.
     pub(crate) fn ebpf(&self) -> PathBuf {
         self.root.join("agent-ebpf")

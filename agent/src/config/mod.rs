@@ -130,6 +130,18 @@ pub struct Sensor {
     /// Directory on a BPF file system where programs stay attached while the agent is restarted or upgraded; absolute.
     /// Absent: they are detached when the agent stops.
     pub pin_directory: Option<PathBuf>,
+    /// No hook of a better tier is tried.
+    pub highest_tier: HighestTier,
+}
+
+/// `sensor.highest_tier`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+pub enum HighestTier {
+    /// Everything is tried.
+    #[default]
+    A,
+    /// No program is put in front of a kernel function.
+    B,
 }
 
 /// `[runners]`
@@ -213,7 +225,12 @@ impl Default for Catalog {
 
 impl Default for Sensor {
     fn default() -> Self {
-        Self { critical_ring_bytes: 4 * 1024 * 1024, bulk_ring_bytes: 2 * 1024 * 1024, pin_directory: None }
+        Self {
+            critical_ring_bytes: 4 * 1024 * 1024,
+            bulk_ring_bytes: 2 * 1024 * 1024,
+            pin_directory: None,
+            highest_tier: HighestTier::A,
+        }
     }
 }
 

@@ -47,6 +47,15 @@ impl Access {
     }
 }
 
+/// What tells more of how the process came to the file: an open rather than a rename before it.
+fn better(first: Option<Seen>, second: Option<Seen>) -> Option<Seen> {
+    let knows_way = |seen: &Seen| seen.way != v1::FileWay::Unspecified;
+    match (first, second) {
+        (Some(first), Some(second)) if !knows_way(&first) && knows_way(&second) => Some(second),
+        (first, second) => first.or(second),
+    }
+}
+
 /// Accesses that are not complete yet.
 #[derive(Debug, Default)]
 pub struct AccessMerger {
@@ -61,7 +70,7 @@ impl AccessMerger {
         let access = match self.pending.remove(&key) {
             Some(mut access) => {
                 access.operations = access.operations.union(event.operations);
-                access.seen = access.seen.or(event.seen);
+                access.seen = better(access.seen, event.seen);
                 access
             }
             // The end of an access that was reported already.
@@ -152,5 +161,15 @@ mod tests {
         assert!(merger.add(PROCESS, event(CLOSE, 2 + WINDOW)).is_none());
         merger.add(PROCESS, event(READ, 3 + WINDOW));
         assert_eq!(merger.flush(|_| true).len(), 1, "a later read is reported again");
+    }
+
+    #[test]
+    fn an_open_tells_more_of_the_way_than_a_rename_before_it() {
+        let seen = |way, path: &str| Some(Seen { path: path.into(), way, by_name: false });
+        let rename = seen(v1::FileWay::Unspecified, "credentials");
+        let open = seen(v1::FileWay::Open, "/tmp/moved");
+        assert_eq!(better(rename.clone(), open.clone()), open);
+        assert_eq!(better(open.clone(), rename), open);
+        assert_eq!(better(None, open.clone()), open);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use buildtrail_agent_abi::Counters;
 use buildtrail_proto::v1;
-use tracing::warn;
+use tracing::{info, warn};
 use v1::audit_event::Body;
 
 use super::{Pipeline, ReadCounters};
@@ -86,6 +86,14 @@ impl Pipeline {
         self.health.count_lost_in_agent("output", unwritten);
         for (stage, count) in std::mem::take(&mut self.health.pending) {
             self.emit_loss(stage, "not taken", count);
+        }
+    }
+
+    /// Says in the agent's log what each hook had done when its losses were last reported.
+    pub(super) fn log_counters(&self) {
+        for (hook, counts) in self.health.reported.iter().filter(|(_, counts)| counts.happened > 0) {
+            let lost = counts.lost_ring_full + counts.lost_no_slot + counts.lost_unreadable;
+            info!(hook, happened = counts.happened, emitted = counts.emitted, lost, "seen by a hook");
         }
     }
 

@@ -192,6 +192,7 @@ impl Pipeline {
         }
         self.end_jobs(|_| true);
         self.report_losses(counters);
+        self.log_counters();
         self.emit_heartbeat();
         let saved = self.state();
         self.output.finish();

@@ -23,6 +23,8 @@ mod kind {
     pub(super) const VOLATILE: u32 = 9;
     pub(super) const CONST: u32 = 10;
     pub(super) const RESTRICT: u32 = 11;
+    pub(super) const FWD: u32 = 7;
+    pub(super) const FUNC: u32 = 12;
     pub(super) const FUNC_PROTO: u32 = 13;
     pub(super) const VAR: u32 = 14;
     pub(super) const DATASEC: u32 = 15;
@@ -69,6 +71,9 @@ pub struct Btf<'a> {
     /// Where each type begins; index 0 is `void`.
     types: Vec<u32>,
     structures: HashMap<&'a [u8], u32>,
+    functions: HashMap<&'a [u8], u32>,
+    /// `btf_trace_NAME`: pointers to the functions that tracepoints call.
+    tracepoints: HashMap<&'a [u8], u32>,
 }
 
 impl fmt::Debug for Btf<'_> {
@@ -137,7 +142,14 @@ impl<'a> Btf<'a> {
         if types_end > data.len() || strings > data.len() {
             return Err(BtfError::Malformed(data.len()));
         }
-        let mut btf = Self { data, strings, types: vec![0], structures: HashMap::new() };
+        let mut btf = Self {
+            data,
+            strings,
+            types: vec![0],
+            structures: HashMap::new(),
+            functions: HashMap::new(),
+            tracepoints: HashMap::new(),
+        };
         let mut at = types_start;
         while at < types_end {
             let entry = btf.type_at(at)?;
@@ -146,6 +158,13 @@ impl<'a> Btf<'a> {
             if entry.kind() == kind::STRUCT && entry.members() > 0 {
                 let name = btf.string(entry.name)?;
                 btf.structures.entry(name).or_insert(id);
+            } else if entry.kind() == kind::FUNC {
+                let name = btf.string(entry.name)?;
+                btf.functions.entry(name).or_insert(id);
+            } else if entry.kind() == kind::TYPEDEF
+                && let Some(name) = btf.string(entry.name)?.strip_prefix(b"btf_trace_")
+            {
+                btf.tracepoints.entry(name).or_insert(id);
             }
             at += TYPE_HEADER_BYTES + entry.trailing_bytes();
         }
@@ -200,6 +219,66 @@ impl<'a> Btf<'a> {
         Ok(String::from_utf8_lossy(self.string(target.name)?).into_owned())
     }
 
+    /// Types of a kernel function's arguments, in C's words; `None` when this kernel has no such function.
+    ///
+    /// # Errors
+    ///
+    /// [`BtfError::Malformed`]
+    pub fn function(&self, name: &str) -> Result<Option<Vec<String>>, BtfError> {
+        let Some(id) = self.functions.get(name.as_bytes()) else { return Ok(None) };
+        let entry = self.entry(*id)?;
+        self.arguments(entry.size_or_type).map(Some)
+    }
+
+    /// Types of a tracepoint's arguments, in C's words; `None` when this kernel has no such tracepoint.
+    ///
+    /// # Errors
+    ///
+    /// [`BtfError::Malformed`]
+    pub fn tracepoint(&self, name: &str) -> Result<Option<Vec<String>>, BtfError> {
+        let Some(id) = self.tracepoints.get(name.as_bytes()) else { return Ok(None) };
+        let pointer = self.resolve(*id)?;
+        let mut arguments = self.arguments(pointer.size_or_type)?;
+        // The first is what the tracepoint's user registered.
+        if !arguments.is_empty() {
+            arguments.remove(0);
+        }
+        Ok(Some(arguments))
+    }
+
+    fn arguments(&self, prototype: u32) -> Result<Vec<String>, BtfError> {
+        let prototype = self.resolve(prototype)?;
+        let argument = |index: usize| {
+            let id = read_u32(self.data, prototype.at + TYPE_HEADER_BYTES + index * 8 + 4)?;
+            self.type_name(id, MAX_DEPTH)
+        };
+        (0..prototype.members()).map(argument).collect()
+    }
+
+    /// A type in C's words, without qualifiers; names of typedefs stay.
+    fn type_name(&self, id: u32, depth: u32) -> Result<String, BtfError> {
+        if id == 0 || depth == 0 {
+            return Ok("void".to_owned());
+        }
+        let entry = self.entry(id)?;
+        let name = String::from_utf8_lossy(self.string(entry.name)?).into_owned();
+        Ok(match entry.kind() {
+            kind::PTR => format!("{} *", self.type_name(entry.size_or_type, depth - 1)?).replace("* *", "**"),
+            kind::STRUCT | kind::FWD => format!("struct {name}"),
+            kind::UNION => format!("union {name}"),
+            kind::ENUM | kind::ENUM64 => format!("enum {name}"),
+            kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
+                self.type_name(entry.size_or_type, depth - 1)?
+            }
+            _ => name,
+        })
+    }
+
+    fn entry(&self, id: u32) -> Result<Type, BtfError> {
+        let at = *self.types.get(id as usize).ok_or(BtfError::Malformed(id as usize))?;
+        self.type_at(at as usize)
+    }
+
     fn find(&self, id: u32, name: &[u8], depth: u32) -> Result<Option<Place>, BtfError> {
         let entry = self.resolve(id)?;
         if !entry.is_composite() || depth == 0 {
@@ -227,8 +306,7 @@ impl<'a> Btf<'a> {
     /// The type behind typedefs and qualifiers.
     fn resolve(&self, mut id: u32) -> Result<Type, BtfError> {
         for _ in 0..MAX_DEPTH {
-            let at = *self.types.get(id as usize).ok_or(BtfError::Malformed(id as usize))? as usize;
-            let entry = self.type_at(at)?;
+            let entry = self.entry(id)?;
             if !entry.is_modifier() {
                 return Ok(entry);
             }

@@ -27,6 +27,7 @@ use super::{
     files::KernelWatch,
     members::{self, KernelMembers},
     pins::{Adopted, Generation, LinkName, Pins, PinsError, Predecessor, Unfinished},
+    prototypes::Differing,
 };
 use crate::error::with_causes;
 
@@ -49,6 +50,15 @@ pub struct Lookups<'a> {
     pub variables: &'a [VariableName],
     /// What the executables of runners are called.
     pub runner_names: &'a [RunnerName],
+}
+
+/// What is tried at all.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowed<'a> {
+    /// No better tier.
+    pub highest: Tier,
+    /// Hooks whose prototype is another one in this kernel, and what it is.
+    pub refused: &'a Differing,
 }
 
 /// Attached programs. Dropping it detaches them, unless they are pinned.
@@ -202,6 +212,7 @@ pub fn load(
     offsets: &Offsets,
     rings: RingSizes,
     lookups: &Lookups<'_>,
+    allowed: Allowed<'_>,
     cgroup: Result<&CgroupRoot, &String>,
     pins: Option<&Pins>,
     predecessors: &[Predecessor],
@@ -215,16 +226,19 @@ pub fn load(
     loaded.prepare(lookups)?;
     // Before the first program runs: the children of those who are known already inherit from the first moment on.
     loaded.inherit_lineage(predecessors);
-    loaded.attach_all(&mut ebpf, &btf, cgroup, pins);
+    loaded.attach_all(&mut ebpf, allowed, &btf, cgroup, pins);
     loaded.ebpf = Some(ebpf);
     Ok(loaded)
 }
 
 /// What the programs, their maps and their records depend on.
 #[must_use]
-pub fn generation(offsets: &Offsets, rings: RingSizes) -> Generation {
+pub fn generation(offsets: &Offsets, rings: RingSizes, highest: Tier) -> Generation {
     let sizes = [rings.critical.to_le_bytes(), rings.bulk.to_le_bytes()].concat();
-    Generation::new(&[buildtrail_agent_abi::LAYOUT.as_bytes()], &[OBJECT, &sizes, &offset_bytes(offsets)])
+    Generation::new(
+        &[buildtrail_agent_abi::LAYOUT.as_bytes()],
+        &[OBJECT, &sizes, &offset_bytes(offsets), &[highest as u8]],
+    )
 }
 
 /// Programs that are attached and pinned already.
@@ -291,6 +305,7 @@ impl Loaded {
     fn attach_all(
         &mut self,
         ebpf: &mut Ebpf,
+        allowed: Allowed<'_>,
         btf: &Btf,
         cgroup: Result<&CgroupRoot, &String>,
         pins: Option<&Pins>,
@@ -304,7 +319,7 @@ impl Loaded {
         };
         self.hooks = PLAN
             .iter()
-            .map(|(hook, candidates)| serve(ebpf, *hook, candidates, btf, cgroup, &mut unfinished))
+            .map(|(hook, candidates)| serve(ebpf, *hook, candidates, allowed, btf, cgroup, &mut unfinished))
             .collect();
         if let Some(unfinished) = unfinished {
             self.not_pinned = unfinished.finish(&self.maps).err();
@@ -479,6 +494,7 @@ fn serve(
     ebpf: &mut Ebpf,
     hook: Hook,
     candidates: &[Candidate],
+    allowed: Allowed<'_>,
     btf: &Btf,
     cgroup: Result<&CgroupRoot, &String>,
     pins: &mut Option<Unfinished>,
@@ -486,7 +502,9 @@ fn serve(
     let mut reasons = Vec::new();
     for (index, candidate) in candidates.iter().enumerate() {
         let mut keep = Keep { pins: pins.as_mut(), name: LinkName { hook: hook as u16, candidate: index } };
-        match try_candidate(ebpf, candidate, btf, cgroup, &mut keep) {
+        let tried =
+            allowed.check(candidate).and_then(|()| try_candidate(ebpf, candidate, btf, cgroup, &mut keep));
+        match tried {
             Ok(()) => return HookReport::served(hook.name(), candidate.tier, candidate.served_by),
             Err(reason) => {
                 debug!(hook = hook.name(), candidate = candidate.served_by, %reason, "a way to serve a hook is refused");
@@ -495,6 +513,20 @@ fn serve(
         }
     }
     HookReport::uncovered(hook.name(), reasons.join("; "))
+}
+
+impl Allowed<'_> {
+    fn check(&self, candidate: &Candidate) -> Result<(), String> {
+        if candidate.tier == Tier::A && self.highest != Tier::A {
+            return Err("left out by sensor.highest_tier in the settings".to_owned());
+        }
+        let (Attach::Function(target) | Attach::BtfTracepoint(target)) = candidate.attach else {
+            return Ok(());
+        };
+        self.refused
+            .get(target)
+            .map_or(Ok(()), |found| Err(format!("its prototype is another one here: {found}")))
+    }
 }
 
 /// Where links go: to the pins, or nowhere, so that they stay with their programs.
@@ -518,7 +550,10 @@ fn try_candidate(
     keep: &mut Keep<'_>,
 ) -> Result<(), String> {
     let program = ebpf.program_mut(candidate.program).ok_or("the object has no such program")?;
-    attach(program, candidate.attach, btf, cgroup, keep)
+    attach(program, candidate.attach, btf, cgroup, keep)?;
+    let instructions = program.info().ok().and_then(|info| info.verified_instruction_count());
+    debug!(program = candidate.program, instructions, "program verified");
+    Ok(())
 }
 
 fn attach(

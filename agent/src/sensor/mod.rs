@@ -14,6 +14,7 @@ pub mod members;
 pub mod offsets;
 pub mod pins;
 pub mod privilege;
+pub mod prototypes;
 pub mod records;
 pub mod runners;
 pub mod sequence;
@@ -44,7 +45,7 @@ use btf::{Btf, VMLINUX};
 use coverage::{CoverageReport, HookReport, Tier};
 use files::{FileEvent, FileSensor};
 use handover::{Inheritance, Overlap};
-use loader::{Loaded, Lookups, RingSizes};
+use loader::{Allowed, Loaded, Lookups, RingSizes};
 use members::{KernelMembers, Member};
 use pins::{Pins, Predecessor};
 use records::{Record, What};
@@ -88,6 +89,8 @@ pub struct Wanted {
     pub targets: Vec<Target>,
     /// Secrets that are known by the end of their path.
     pub anywhere: Vec<Anywhere>,
+    /// No hook of a better tier is tried.
+    pub highest: Tier,
     /// Where programs stay attached while no agent runs.
     pub pin_directory: Option<PathBuf>,
 }
@@ -121,26 +124,35 @@ impl Sensor {
     /// When the kernel refuses eBPF to this process, exposes no type information, or offers no way to see processes.
     /// Nothing stays attached then.
     pub fn start(wanted: Wanted) -> Result<Self, SensorError> {
-        let Wanted { rings, variables, runner_names, targets, anywhere, pin_directory } = wanted;
-        let resolved = {
+        let Wanted { rings, variables, runner_names, targets, anywhere, highest, pin_directory } = wanted;
+        let (resolved, prototypes) = {
             let data = fs::read(VMLINUX).map_err(|source| match source.kind() {
                 io::ErrorKind::PermissionDenied => SensorError::NotPermitted(source.to_string()),
                 _ => SensorError::NoBtf { path: VMLINUX, source },
             })?;
-            offsets::resolve(&Btf::parse(&data)?)
+            let btf = Btf::parse(&data)?;
+            (offsets::resolve(&btf), prototypes::differing(&btf))
         };
         let root = cgroup::find();
-        let generation = loader::generation(&resolved.offsets, rings);
+        let generation = loader::generation(&resolved.offsets, rings, highest);
         let (pins, not_pinned) = match pin_directory.map(|directory| Pins::open(&directory, generation)) {
             Some(Ok(pins)) => (Some(pins), None),
             Some(Err(error)) => (None, Some(error)),
             None => (None, None),
         };
         let lookups = Lookups { variables: &variables, runner_names: &runner_names };
+        let allowed = Allowed { highest, refused: &prototypes };
         let predecessors = pins.as_ref().map(Pins::predecessors).unwrap_or_default();
         let both_from = BootTime::now();
-        let mut loaded =
-            loader::load(&resolved.offsets, rings, &lookups, root.as_ref(), pins.as_ref(), &predecessors)?;
+        let mut loaded = loader::load(
+            &resolved.offsets,
+            rings,
+            &lookups,
+            allowed,
+            root.as_ref(),
+            pins.as_ref(),
+            &predecessors,
+        )?;
         predecessors.iter().for_each(Predecessor::detach);
         loaded.inherit_lineage(&predecessors);
         let mut inheritance = Inheritance::default();

@@ -23,8 +23,8 @@ macro_rules! relocations {
                 family: Family::Credentials,
                 what: concat!("credentials where ", $variable, " says"),
                 run: read,
-                a: Seen::Told(&[secret(&[OPENED, READ, ("family", Is($family))])]),
-                b: Seen::Told(&[secret(&[OPENED, READ, ("family", Is($family))])]),
+                a: Seen::Told(&[secret(&[OPENED, ("family", Is($family))]), secret(&[READ, ("family", Is($family))])]),
+                b: Seen::Told(&[secret(&[OPENED, ("family", Is($family))]), secret(&[READ, ("family", Is($family))])]),
                 never: &[],
             },
         )+];

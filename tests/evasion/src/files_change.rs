@@ -21,7 +21,7 @@ const RENAMED: Seen = Seen::Told(&[secret(&[("operations", Has("OPERATION_RENAME
 const REMOVED: Seen = Seen::Told(&[secret(&[("operations", Has("OPERATION_UNLINK"))])]);
 const REPLACED: Seen = Seen::Told(&[secret(&[("operations", Has("OPERATION_REPLACE"))])]);
 const ATTRIBUTES: Seen = Seen::Told(&[secret(&[CHANGED])]);
-const OPENED_AND_WRITTEN: Seen = Seen::Told(&[secret(&[OPENED, WRITTEN])]);
+const OPENED_AND_WRITTEN: Seen = Seen::Told(&[secret(&[OPENED]), secret(&[WRITTEN])]);
 /// A change that fanotify tells as a write.
 const SHORTER: Seen = Seen::Told(&[secret(&[WRITTEN])]);
 

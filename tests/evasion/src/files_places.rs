@@ -20,13 +20,11 @@ use nix::{
 use crate::{
     call::{self, absent, c, checked, own, read_secret},
     expect::{Event, Match::Ends, Seen, Technique, secret},
-    files::{BY_CALL, OPENED, file, way},
+    files::{BY_CALL, ONLY_OPENED, OPENED, file, way},
     place::{Place, SECRET},
 };
 
 const NONE: Option<&str> = None;
-/// The file was opened; that it was read as well comes too early for a mark.
-const ONLY_OPENED: Seen = Seen::Told(&[secret(&[OPENED])]);
 const INNOCENT: &[Event] = &[secret(&[("path", Ends(".innocent"))])];
 
 pub(crate) const TECHNIQUES: &[Technique] = &[

@@ -8,6 +8,7 @@
 mod call;
 pub mod expect;
 pub mod judge;
+pub mod load;
 pub mod place;
 
 mod credentials;

@@ -217,9 +217,9 @@ fn look(pid: i32, file: &str) -> Result<()> {
 }
 
 fn list(pid: i32) -> Result<()> {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))?;
-    ensure!(descriptors.count() > 0, "the process has no descriptors");
-    Ok(())
+    let mut descriptors = fs::read_dir(format!("/proc/{pid}/fd"))?;
+    let first = descriptors.next().context("the process has no descriptors")??;
+    fs::read_link(first.path()).map(drop).context("cannot read where a descriptor leads")
 }
 
 fn core_dump(place: &Place) -> Result<()> {

@@ -21,7 +21,7 @@ use nix::{
 use crate::{
     call::{self, c, checked, own, read_secret},
     expect::{Event, Family, Match, Match::Ends, Match::Has, Match::True, Seen, Technique, secret},
-    files::{OPENED, READ},
+    files::{OPENED, OPENED_THEN_READ},
     place::Place,
 };
 
@@ -46,7 +46,7 @@ const fn exec(fields: &'static [(&'static str, Match)]) -> Event {
     Event { body: "process_exec", fields }
 }
 
-const ACCESS: &[Event] = &[secret(&[OPENED, READ])];
+const ACCESS: &[Event] = OPENED_THEN_READ;
 
 pub(crate) const TECHNIQUES: &[Technique] = &[
     process(
@@ -99,7 +99,7 @@ pub(crate) const TECHNIQUES: &[Technique] = &[
     ),
 ];
 
-const ACCESS_TOLD: Event = secret(&[OPENED, READ]);
+const ACCESS_TOLD: Event = secret(&[OPENED]);
 
 fn read(place: &Place) -> Result<()> {
     read_secret(call::open(place.secret(), libc::O_RDONLY)?)

@@ -51,6 +51,15 @@ impl Apt {
         Ok(dependencies_in(&shown))
     }
 
+    /// The package with the highest version in its name among those that begin and end so.
+    pub(super) fn newest(&self, start: &str, end: &str) -> Option<String> {
+        let names = answer(self.command("apt-cache").arg("pkgnames").arg(start))?;
+        let version = |name: &&str| -> Vec<u32> {
+            name.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
+        };
+        names.lines().filter(|name| name.ends_with(end)).max_by_key(version).map(str::to_owned)
+    }
+
     /// Downloads `package` and unpacks it into `target`.
     pub(super) fn unpack(&self, package: &str, target: &Path) -> Result<()> {
         let download = self.directory.join("download");

@@ -38,29 +38,29 @@ pub(super) struct Section {
 }
 
 /// Boots of one guest. Without `cmpxchg16b`, whose emulation in QEMU 7.2 was seen to end in a double fault in 6.12's memory
-/// allocator when the machine is busy; kernels do without it where a processor has none. Besides, QEMU's emulation now and then makes a kernel fail before its first program (once in some ten boots of
-/// 6.12 with QEMU 7.2).
-const BOOTS: u32 = 3;
+/// allocator when the machine is busy; kernels do without it where a processor has none. Besides, the emulation now and
+/// then makes a kernel fail before its first program. A kernel that stumbles panics, and so ends at once.
+const BOOTS: u32 = 6;
 
-/// Runs the guest until it ends; its console goes to the file `console`. A guest that never came to its first program is
-/// booted again.
-pub(super) fn boot(image: &Path, initrd: &Path, bare: bool, console: &Path) -> Result<Console> {
+/// Runs the guest until it ends, with `words` on the kernel's command line; its console goes to the file `console`. A guest
+/// that never came to its first program is booted again.
+pub(super) fn boot(image: &Path, initrd: &Path, words: &str, console: &Path) -> Result<Console> {
     for _ in 1..BOOTS {
-        let output = boot_once(image, initrd, bare, console)?;
+        let output = boot_once(image, initrd, words, console)?;
         if !output.sections.is_empty() {
             return Ok(output);
         }
         say("  the guest did not come up; once more");
     }
-    boot_once(image, initrd, bare, console)
+    boot_once(image, initrd, words, console)
 }
 
-fn boot_once(image: &Path, initrd: &Path, bare: bool, console: &Path) -> Result<Console> {
+fn boot_once(image: &Path, initrd: &Path, words: &str, console: &Path) -> Result<Console> {
     let output = File::create(console).with_context(|| format!("cannot write {}", console.display()))?;
-    let arguments = if bare { "console=ttyS0 quiet panic=-1 BARE=1" } else { "console=ttyS0 quiet panic=-1" };
+    let arguments = format!("console=ttyS0 quiet panic=-1 oops=panic {words}");
     let mut guest = Command::new("qemu-system-x86_64")
         .args(["-machine", "q35,accel=tcg", "-cpu", "max,-cx16", "-m", "1024", "-nographic", "-no-reboot"])
-        .args(["-nic", "none", "-append", arguments, "-kernel"])
+        .args(["-nic", "none", "-append", &arguments, "-kernel"])
         .arg(image)
         .arg("-initrd")
         .arg(initrd)

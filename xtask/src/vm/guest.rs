@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use buildtrail_evasion::{place, techniques};
 use serde_json::json;
 
 use super::archive::Archive;
@@ -16,13 +17,18 @@ use crate::shell::answer;
 
 /// Part of every secret's value, and of nothing else.
 pub(super) const VALUE_OF_SECRETS: &str = "FAKE-not-a-";
-/// The job's repository and run.
+/// The job's repository.
 pub(super) const REPOSITORY: &str = "acme/guest";
+/// Repository of the job that tries every technique of the evasion table.
+pub(super) const EVASION: &str = "acme/evasion";
+/// Where those techniques work.
+const EVASION_PLACE: &str = "/srv/evasion";
 
 const INIT: &str = include_str!("init.sh");
 /// Where each program under test goes.
-const TESTED: [(&str, &str); 3] = [
+const TESTED: [(&str, &str); 4] = [
     ("buildtrail-agent", "usr/bin/buildtrail-agent"),
+    ("evasion", "usr/bin/evasion"),
     ("standins", "usr/bin/standins"),
     ("fakerunner", "runner/bin/Runner.Worker"),
 ];
@@ -104,6 +110,7 @@ pub(super) fn build(binaries: &Path, busybox: &Path) -> Result<Vec<u8>> {
     for (name, content) in FILES {
         archive.file(name, content.as_bytes());
     }
+    archive.file("etc/buildtrail-agent/agent.toml", place::settings(Path::new(EVASION_PLACE)).as_bytes());
     archive.link("srv/link-to-npmrc", "../root/.npmrc");
     archive.file("runner/plan.json", plan().as_bytes());
     Ok(archive.finish())
@@ -112,7 +119,15 @@ pub(super) fn build(binaries: &Path, busybox: &Path) -> Result<Vec<u8>> {
 /// What `fakerunner` runs.
 fn plan() -> String {
     let steps: Vec<_> = STEPS.iter().map(|(id, script)| json!({"id": id, "script": script})).collect();
-    json!({"at_once": 1, "jobs": [{"repository": REPOSITORY, "run_id": "1", "steps": steps}]}).to_string()
+    let evasion: Vec<_> = techniques()
+        .into_iter()
+        .map(|technique| {
+            let script = place::script(Path::new(EVASION_PLACE), technique.name);
+            json!({"id": technique.name, "script": script})
+        })
+        .collect();
+    let job = |repository, run, steps| json!({"repository": repository, "run_id": run, "steps": steps});
+    json!({"at_once": 1, "jobs": [job(REPOSITORY, "1", steps), job(EVASION, "2", evasion)]}).to_string()
 }
 
 /// Absolute paths of the libraries, and of the loader, that a program needs.

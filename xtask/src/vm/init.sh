@@ -1,6 +1,7 @@
 #!/bin/busybox sh
 # The first process of a test guest: sets the guest up, runs a job under the agent, and writes to the console what the
-# agent said. With BARE=1 on the kernel's command line the guest lacks what the agent can provide for itself.
+# agent said. Words on the kernel's command line: with BARE=1 the guest lacks what the agent can provide for itself,
+# with TIER_B=1 the agent is not to use security functions, with HOOKS=1 only prototypes are compared.
 
 export PATH=/usr/bin:/bin HOME=/root BUILDTRAIL_LOG=info RUST_BACKTRACE=0
 
@@ -46,10 +47,18 @@ uname -r > /run/release
 echo
 section release /run/release
 
+buildtrail-agent check --prototypes > /run/prototypes 2>&1
+section prototypes /run/prototypes $?
+[ -z "$HOOKS" ] || end
+
+[ -z "$TIER_B" ] || printf '\n[sensor]\nhighest_tier = "B"\n' >> /etc/buildtrail-agent/agent.toml
+evasion prepare /srv/evasion
 BUILDTRAIL_LOG=debug buildtrail-agent check > /run/check 2> /run/check.log
 status=$?
 section check /run/check $status
 tail -n 400 /run/check.log > /run/check.tail
+grep 'program verified' /run/check.log > /run/verifier
+section verifier /run/verifier
 section check-log /run/check.tail
 [ $status -eq 0 ] || end
 
@@ -61,15 +70,15 @@ ssh-agent -a /run/ssh-job/agent.1 > /dev/null
 buildtrail-agent run --output json --ready-file /run/ready > /run/events 2> /run/agent.log &
 agent=$!
 await test -e /run/ready
-sed -n 's/^verified_insns:[[:space:]]*//p' /proc/$agent/fdinfo/* > /run/verifier
-section verifier /run/verifier
 
 cat /root/.netrc > /dev/null
 cd /runner
 nsenter -t $standins -n -m env -i PATH=$PATH HOME=$HOME SSH_AUTH_SOCK=/run/ssh-job/agent.1 \
     /runner/bin/Runner.Listener run /runner/plan.json > /run/job.log 2>&1
 section job /run/job.log $?
-await grep -q job_finished /run/events
+section results /srv/evasion/results
+# The second job is over.
+await grep -q '"run_id":"2".*job_finished' /run/events
 
 kill -TERM $agent
 wait $agent

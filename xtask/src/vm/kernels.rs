@@ -29,6 +29,9 @@ pub(crate) enum Kernel {
     #[value(name = "6.12")]
     V6_12,
     /// Debian 13, backports.
+    #[value(name = "6.18")]
+    V6_18,
+    /// Debian 13, backports.
     #[value(name = "7.3")]
     V7_3,
 }
@@ -40,6 +43,7 @@ impl Kernel {
             Self::V5_10 => "5.10",
             Self::V6_1 => "6.1",
             Self::V6_12 => "6.12",
+            Self::V6_18 => "6.18",
             Self::V7_3 => "7.3",
         }
     }
@@ -50,7 +54,7 @@ impl Kernel {
             Self::V5_10 => "bullseye",
             Self::V6_1 => "bookworm",
             Self::V6_12 => "bookworm-backports",
-            Self::V7_3 => "trixie-backports",
+            Self::V6_18 | Self::V7_3 => "trixie-backports",
         }
     }
 
@@ -76,8 +80,12 @@ pub(super) fn fetch(kernel: Kernel, directory: &Path) -> Result<PathBuf> {
     let with = |package: &str, prefix: &str| -> Result<Option<String>> {
         Ok(apt.dependencies(package)?.into_iter().find(|name| name.starts_with(prefix)))
     };
-    let package =
-        with(META_PACKAGE, IMAGE_PREFIX)?.context("the release has no kernel for virtual machines")?;
+    let package = match with(META_PACKAGE, IMAGE_PREFIX)? {
+        Some(newest) if newest.starts_with(&format!("{IMAGE_PREFIX}{}", kernel.name())) => newest,
+        _ => apt
+            .newest(&format!("{IMAGE_PREFIX}{}.", kernel.name()), "-cloud-amd64")
+            .with_context(|| format!("{} has no kernel {}", kernel.release(), kernel.name()))?,
+    };
     let package = with(&package, BINARY_PREFIX)?.unwrap_or(package);
 
     let unpacked = home.join("unpacked");

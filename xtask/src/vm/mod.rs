@@ -6,6 +6,7 @@
 mod apt;
 mod archive;
 mod boot;
+mod coverage;
 mod facts;
 mod guest;
 mod kernels;
@@ -59,8 +60,37 @@ impl std::str::FromStr for Choice {
     }
 }
 
+/// How guests are booted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Mode {
+    /// Without security modules, and the agent without programs in front of kernel functions.
+    pub lsm_off: bool,
+    /// The kernel interrupts itself wherever it can.
+    pub preempt_full: bool,
+    /// Only prototypes are compared.
+    pub hooks_only: bool,
+}
+
+impl Mode {
+    /// Words on the kernel's command line.
+    fn words(self, kernel: Kernel) -> String {
+        let words = [
+            (kernel.bare_guest(), "BARE=1"),
+            (self.lsm_off, "lsm=capability TIER_B=1"),
+            (self.preempt_full, "preempt=full"),
+            (self.hooks_only, "HOOKS=1"),
+        ];
+        words.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Compares the prototypes of all hooks with every kernel. Returns whether none differs.
+pub(crate) fn check_hooks(workspace: &Workspace, debug: bool) -> Result<bool> {
+    run(workspace, Choice::All, debug, Mode { hooks_only: true, ..Mode::default() })
+}
+
 /// Boots the chosen kernels, one after the other. Returns whether nothing failed.
-pub(crate) fn run(workspace: &Workspace, choice: Choice, debug: bool) -> Result<bool> {
+pub(crate) fn run(workspace: &Workspace, choice: Choice, debug: bool, mode: Mode) -> Result<bool> {
     ensure!(cfg!(target_arch = "x86_64"), "these guests are x86-64 and so must this machine be");
     compile::everything(workspace, debug)?;
     let binaries = if debug { workspace.debug_binaries() } else { workspace.binaries() };
@@ -72,10 +102,13 @@ pub(crate) fn run(workspace: &Workspace, choice: Choice, debug: bool) -> Result<
     fs::write(&initrd, guest::build(&binaries, &busybox)?).context("cannot write the guest's file system")?;
 
     let verdicts: Vec<Verdict> =
-        choice.kernels().into_iter().map(|kernel| examine(kernel, &directory, &initrd)).collect();
+        choice.kernels().into_iter().map(|kernel| examine(kernel, mode, &directory, &initrd)).collect();
     say("");
     for line in matrix::lines(&verdicts) {
         say(&line);
+    }
+    if choice == Choice::All && !mode.hooks_only && !mode.preempt_full {
+        coverage::write(workspace, mode, &verdicts)?;
     }
     let total = matrix::total(&verdicts);
     say(&total.to_string());
@@ -83,7 +116,7 @@ pub(crate) fn run(workspace: &Workspace, choice: Choice, debug: bool) -> Result<
 }
 
 /// Boots one kernel and judges what came out. What cannot be had is skipped, with the reason.
-fn examine(kernel: Kernel, directory: &Path, initrd: &Path) -> Verdict {
+fn examine(kernel: Kernel, mode: Mode, directory: &Path, initrd: &Path) -> Verdict {
     let image = match kernels::fetch(kernel, directory) {
         Ok(image) => image,
         Err(error) => {
@@ -91,15 +124,15 @@ fn examine(kernel: Kernel, directory: &Path, initrd: &Path) -> Verdict {
             return Verdict::skipped(kernel);
         }
     };
-    let guest = if kernel.bare_guest() { " (no tracefs or cgroup2 mounted)" } else { "" };
-    say(&format!("▸ kernel {}: booting, running a job{guest}", kernel.name()));
+    let words = mode.words(kernel);
+    say(&format!("▸ kernel {}: booting ({words})", kernel.name()));
     let console = log_of(directory, kernel);
     let start = Instant::now();
-    let verdict = match boot::boot(&image, initrd, kernel.bare_guest(), &console) {
-        Ok(output) => Verdict::of(kernel, &output),
+    let verdict = match boot::boot(&image, initrd, &words, &console) {
+        Ok(output) => Verdict::of(kernel, mode, &output),
         Err(error) => {
             complain(&format!("{error:#}"));
-            Verdict::of(kernel, &Console::default())
+            Verdict::of(kernel, mode, &Console::default())
         }
     };
     say(&format!("  done in {:.1} s: Linux {}", start.elapsed().as_secs_f64(), verdict.release));

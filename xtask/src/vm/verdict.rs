@@ -2,10 +2,17 @@
 
 use serde_json::Value;
 
+use buildtrail_evasion::{
+    Technique, Tier,
+    judge::{self, judge, outcomes},
+    techniques,
+};
+
 use super::{
+    Mode,
     boot::{Console, Section},
     facts::FACTS,
-    guest::{REPOSITORY, VALUE_OF_SECRETS},
+    guest::{EVASION, REPOSITORY, VALUE_OF_SECRETS},
     kernels::Kernel,
 };
 
@@ -26,6 +33,12 @@ pub(super) struct Verdict {
     pub hooks: Vec<(String, Cell)>,
     /// What holds and what does not.
     pub facts: Vec<(&'static str, Cell)>,
+    /// What was seen of each technique.
+    pub techniques: Vec<(&'static Technique, judge::Verdict)>,
+    /// How many instructions the verifier followed in each program.
+    pub programs: Vec<(String, u64)>,
+    /// Functions and tracepoints, and how their prototypes compare.
+    pub prototypes: Vec<(String, Cell)>,
     /// Sentences about what is wrong.
     pub troubles: Vec<String>,
 }
@@ -51,25 +64,37 @@ impl Verdict {
     /// On a kernel that cannot be had.
     pub(super) fn skipped(kernel: Kernel) -> Self {
         let facts = expected(kernel).into_iter().map(|name| (name, Cell::Skipped)).collect();
-        Self { kernel, release: String::new(), hooks: Vec::new(), facts, troubles: Vec::new() }
+        Self { facts, ..Self::empty(kernel) }
+    }
+
+    fn empty(kernel: Kernel) -> Self {
+        Self {
+            kernel,
+            release: String::new(),
+            hooks: Vec::new(),
+            facts: Vec::new(),
+            techniques: Vec::new(),
+            programs: Vec::new(),
+            prototypes: Vec::new(),
+            troubles: Vec::new(),
+        }
     }
 
     /// On what the guest said; on silence, nothing holds.
-    pub(super) fn of(kernel: Kernel, console: &Console) -> Self {
+    pub(super) fn of(kernel: Kernel, mode: Mode, console: &Console) -> Self {
         let release = console.section("release").map(|section| section.text.trim().to_owned());
-        let mut verdict = Self {
-            kernel,
-            release: release.unwrap_or_else(|| "that did not come up".to_owned()),
-            hooks: Vec::new(),
-            facts: Vec::new(),
-            troubles: Vec::new(),
-        };
-        if kernel.is_refused() {
+        let release = release.unwrap_or_else(|| "that did not come up".to_owned());
+        let mut verdict = Self { release, ..Self::empty(kernel) };
+        verdict.judge_prototypes(console);
+        if mode.hooks_only {
+            // Nothing else was asked.
+        } else if kernel.is_refused() {
             verdict.judge_refusal(console);
         } else {
-            verdict.judge_hooks(console);
+            verdict.judge_hooks(console, mode);
             verdict.judge_programs(console);
             verdict.judge_events(console);
+            verdict.judge_techniques(console, if mode.lsm_off { Tier::B } else { Tier::A });
         }
         if !console.complete {
             verdict.troubles.push("the guest did not get to its end".to_owned());
@@ -77,9 +102,40 @@ impl Verdict {
         verdict
     }
 
-    fn judge_hooks(&mut self, console: &Console) {
+    fn judge_prototypes(&mut self, console: &Console) {
+        let Some(section) = console.section("prototypes") else {
+            self.troubles.push("the guest did not compare prototypes".to_owned());
+            return;
+        };
+        for line in section.text.lines() {
+            let Some((name, verdict)) = line.split_once(' ') else { continue };
+            let cell = match verdict {
+                "same" | "missing" => Cell::Good(verdict.to_owned()),
+                _ => {
+                    self.troubles.push(line.to_owned());
+                    Cell::Bad("DIFFERS".to_owned())
+                }
+            };
+            self.prototypes.push((name.to_owned(), cell));
+        }
+    }
+
+    fn judge_techniques(&mut self, console: &Console, tier: Tier) {
+        let text = |name: &str| console.section(name).map_or("", |section| section.text.as_str());
+        let outcomes = outcomes(text("results"));
+        let events = events_in(text("events"));
+        for technique in techniques() {
+            let verdict = judge(technique, tier, &outcomes, &events, EVASION);
+            if let judge::Verdict::Wrong(why) = &verdict {
+                self.troubles.push(format!("{}: {why}", technique.name));
+            }
+            self.techniques.push((technique, verdict));
+        }
+    }
+
+    fn judge_hooks(&mut self, console: &Console, mode: Mode) {
         let Some(check) = console.section("check") else { return };
-        self.hooks = hooks_in(&check.text);
+        self.hooks = hooks_in(&check.text, mode.lsm_off);
         if check.status != 0 {
             self.troubles.push(format!("`buildtrail-agent check` ended with {}", check.status));
         }
@@ -96,7 +152,8 @@ impl Verdict {
     /// The program that the verifier followed longest.
     fn judge_programs(&mut self, console: &Console) {
         let counts = console.section("verifier").map_or("", |section| section.text.as_str());
-        let most = counts.lines().filter_map(|line| line.parse::<u64>().ok()).max();
+        self.programs = programs_in(counts);
+        let most = self.programs.iter().map(|(_, count)| *count).max();
         let cell = match most {
             Some(most) if most <= MOST_INSTRUCTIONS => Cell::Good(most.to_string()),
             Some(most) => Cell::Bad(format!("{most}!")),
@@ -108,8 +165,9 @@ impl Verdict {
     fn judge_events(&mut self, console: &Console) {
         let empty = Section { status: -1, text: String::new() };
         let section = console.section("events").unwrap_or(&empty);
-        let events: Vec<Value> =
-            section.text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let mut events = events_in(&section.text);
+        // The other job has its own table.
+        events.retain(|event| event["job"]["repository"] != EVASION);
         for fact in &FACTS {
             self.facts.push((fact.name, Cell::yes_or_no(fact.holds(&events))));
         }
@@ -156,6 +214,21 @@ fn expected(kernel: Kernel) -> Vec<&'static str> {
     std::iter::once(INSTRUCTIONS).chain(FACTS.iter().map(|fact| fact.name)).chain(WHOLE_RUN).collect()
 }
 
+fn events_in(text: &str) -> Vec<Value> {
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// Program and instructions in the agent's log: `… program verified program="x" instructions=1`.
+fn programs_in(log: &str) -> Vec<(String, u64)> {
+    let value = |line: &str, key: &str| -> Option<String> {
+        let rest = &line[line.find(key)? + key.len()..];
+        Some(rest.split_whitespace().next()?.trim_matches('"').to_owned())
+    };
+    log.lines()
+        .filter_map(|line| Some((value(line, "program=")?, value(line, "instructions=")?.parse().ok()?)))
+        .collect()
+}
+
 fn has_one_whole_job(events: &[Value]) -> bool {
     let count = |body: &str| {
         events
@@ -167,12 +240,13 @@ fn has_one_whole_job(events: &[Value]) -> bool {
 }
 
 /// Hook and tier in the table that `buildtrail-agent check` prints.
-fn hooks_in(report: &str) -> Vec<(String, Cell)> {
+fn hooks_in(report: &str, without_functions: bool) -> Vec<(String, Cell)> {
     let table = report.lines().skip(1).take_while(|line| !line.is_empty());
     let row = |line: &str| {
         let mut words = line.split_whitespace();
         let (hook, tier) = (words.next()?, words.next()?);
-        let cell = if EXPECTED_TIERS.contains(&tier) { Cell::Good } else { Cell::Bad };
+        let expected = EXPECTED_TIERS.contains(&tier) || (without_functions && tier == "-");
+        let cell = if expected { Cell::Good } else { Cell::Bad };
         Some((hook.to_owned(), cell(tier.to_owned())))
     };
     table.filter_map(row).collect()
@@ -187,13 +261,21 @@ mod tests {
         let report = "hook  tier  served by\nprocess.fork  B  tp_btf/x\nconnect.unix  -  no tracefs\n\nNot seen:\n- a b\n";
         let good = ("process.fork".to_owned(), Cell::Good("B".to_owned()));
         let bad = ("connect.unix".to_owned(), Cell::Bad("-".to_owned()));
-        assert_eq!(hooks_in(report), [good, bad]);
+        assert_eq!(hooks_in(report, false), [good, bad]);
     }
 
     #[test]
     fn silence_is_failure() {
-        let verdict = Verdict::of(Kernel::V6_1, &Console::default());
+        let verdict = Verdict::of(Kernel::V6_1, Mode::default(), &Console::default());
+        assert!(verdict.techniques.iter().all(|(_, verdict)| !verdict.is_right()));
         assert_eq!(verdict.facts.len(), expected(Kernel::V6_1).len());
         assert!(verdict.facts.iter().all(|(_, cell)| matches!(cell, Cell::Bad(_))), "{:?}", verdict.facts);
+    }
+
+    #[test]
+    fn instructions_are_read_from_the_agents_log() {
+        let log =
+            "2026 DEBUG program verified program=\"file_open\" instructions=1234\nDEBUG program refused\n";
+        assert_eq!(programs_in(log), [("file_open".to_owned(), 1234)]);
     }
 }
