@@ -155,29 +155,6 @@ fn a_full_disk_under_the_agent_costs_its_oldest_bulk_and_says_so_exactly() {
 }
 
 #[test]
-fn a_full_disk_under_the_collector_costs_nothing() {
-    const COUNT: u64 = 20_000;
-    let directory = tempfile::tempdir().unwrap();
-    let lab = Lab::start(directory.path()).unwrap();
-    let site = Site::prepare(directory.path()).unwrap().in_namespaces_of(lab.pid());
-    lab.mount_small_disk(&site.data(), 48).unwrap();
-    let filler = site.data().join("filler").display().to_string();
-    let collector = site.start("127.0.0.1:0", false).unwrap();
-    let address = collector.address.clone();
-    let mut source = start_source(&site, &address, QUICK, COUNT, &["--rate", "4000"]);
-    source.wait_until("the first events", DEADLINE, |said| said.stored > COUNT / 10).unwrap();
-    lab.fill(&filler).unwrap();
-    source.wait_until("all events", DEADLINE, |said| said.stored >= COUNT).unwrap();
-    lab.run("rm", &[&filler]).unwrap();
-    // It may have given up by itself, as it should rather than acknowledge what it cannot keep.
-    drop(collector);
-    let collector = site.start(&address, false).unwrap();
-    let said = source.wait_until_delivered(DEADLINE).unwrap();
-    assert_eq!((said.lost, said.given_up), (0, 0));
-    assert_eq!(settle(collector, COUNT, said), []);
-}
-
-#[test]
 fn an_hour_without_a_collector_is_made_up_for() {
     // 50 events a second.
     const COUNT: u64 = 180_000;
