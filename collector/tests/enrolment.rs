@@ -272,6 +272,13 @@ async fn a_collector_without_the_authoritys_key_enrols_nobody_and_lets_in_only_c
     if let Ok(channel) = connect_without_certificate(&site, collector.address()).await {
         assert!(QueryClient::new(channel).verify(VerifyRequest {}).await.is_err());
     }
+    // The client can know of the refusal before it is counted.
+    for _ in 0..200 {
+        if collector.health().refused(Refusal::Handshake) > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     assert!(collector.health().refused(Refusal::Handshake) > 0);
     collector.stop().await.unwrap();
 }

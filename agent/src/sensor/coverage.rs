@@ -102,15 +102,27 @@ const TIER_B_GAPS: &[(&str, &str)] = &[
     ),
 ];
 
+/// One sentence for all hooks that are refused for the same reason.
+fn uncovered(hooks: &[HookReport]) -> Vec<String> {
+    let mut by_reason: Vec<(&str, Vec<&str>)> = Vec::new();
+    for report in hooks.iter().filter(|report| report.tier.is_none()) {
+        // "fentry/security_file_open: Operation not permitted": the way to serve a hook is its own, the reason is not.
+        let reason = report.detail.split_once(": ").map_or(report.detail.as_str(), |(_, reason)| reason);
+        match by_reason.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, hooks)) => hooks.push(report.hook),
+            None => by_reason.push((reason, vec![report.hook])),
+        }
+    }
+    let sentence =
+        |(reason, hooks): &(&str, Vec<&str>)| format!("Not covered: {}: {reason}", hooks.join(", "));
+    by_reason.iter().map(sentence).collect()
+}
+
 impl CoverageReport {
     /// Adds what follows from the hooks' tiers and from missing kernel members.
     #[must_use]
     pub fn new(hooks: Vec<HookReport>, missing_members: &[String]) -> Self {
-        let mut gaps: Vec<String> = hooks
-            .iter()
-            .filter(|report| report.tier.is_none())
-            .map(|report| format!("{} is not covered: {}", report.hook, report.detail))
-            .collect();
+        let mut gaps = uncovered(&hooks);
         gaps.extend(missing_members.iter().map(|member| format!("{member}; what needs it is off.")));
         let at_tier_a =
             |hook: &str| hooks.iter().any(|report| report.hook == hook && report.tier == Some(Tier::A));
@@ -165,5 +177,28 @@ impl CoverageReport {
                 .collect(),
             gaps: self.gaps.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hooks_that_are_refused_for_the_same_reason_are_one_sentence() {
+        let refused = |hook, reason: &str| HookReport::uncovered(hook, reason.to_owned());
+        let hooks = [
+            refused("file.open", "fentry/a: Operation not permitted"),
+            refused("file.map", "fentry/b: Operation not permitted"),
+            refused("dns", "no cgroup hierarchy"),
+            HookReport::served("exec", Tier::B, "tp_btf/c"),
+        ];
+        assert_eq!(
+            uncovered(&hooks),
+            [
+                "Not covered: file.open, file.map: Operation not permitted",
+                "Not covered: dns: no cgroup hierarchy"
+            ]
+        );
     }
 }

@@ -144,6 +144,14 @@ fn a_batch_that_was_handed_to_the_uplink_is_not_given_up() {
         thread::sleep(Duration::from_millis(1));
     }
     push_all(&spool.handle(), mixed(4000));
+    let given_up = || spool.handle().stats().given_up_events > 0;
+    for _ in 0..2000 {
+        if given_up() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(given_up());
     let key = HostKey::from_seed(&SEED).public();
     let next = batch::open(&outbox.read_next().unwrap().unwrap().batch, &key).unwrap();
     assert!(!next.withheld.is_empty(), "an open reader sees what was given up meanwhile");
