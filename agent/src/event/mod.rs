@@ -14,9 +14,23 @@ use buildtrail_proto::v1;
 
 use crate::{
     catalog::{Entry, arguments, variables},
+    process::Process,
     sensor::records::Exec,
 };
 use text::Notes;
+
+/// A process, as events name it.
+#[must_use]
+pub fn process(process: &Process, notes: &mut Notes) -> v1::Process {
+    v1::Process {
+        pid: process.id.pid,
+        start_boot_time_ns: process.id.start.0,
+        parent_pid: process.parent_pid,
+        executable: notes.text(&process.executable),
+        uid: process.users.real,
+        effective_uid: process.users.effective,
+    }
+}
 
 /// Body of `process.exec`.
 #[must_use]

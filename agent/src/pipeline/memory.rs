@@ -9,7 +9,7 @@ use v1::audit_event::Body;
 use super::Pipeline;
 use crate::{
     clock::BootTime,
-    event::text::Notes,
+    event::{self, text::Notes},
     process::{Process, ProcessId, Role},
     sensor::{records::Memory, runners::Look},
 };
@@ -104,14 +104,7 @@ fn job_id_of(process: Option<&Process>) -> Option<String> {
 
 fn describe(process: Option<&Process>, id: ProcessId, notes: &mut Notes) -> v1::Process {
     match process {
-        Some(process) => v1::Process {
-            pid: process.id.pid,
-            start_boot_time_ns: process.id.start.0,
-            parent_pid: process.parent_pid,
-            executable: notes.text(&process.executable),
-            uid: process.users.real,
-            effective_uid: process.users.effective,
-        },
+        Some(process) => event::process(process, notes),
         None => v1::Process { pid: id.pid, start_boot_time_ns: id.start.0, ..v1::Process::default() },
     }
 }

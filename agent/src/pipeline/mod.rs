@@ -430,14 +430,7 @@ impl Pipeline {
         body: Body,
     ) {
         self.health.captured += 1;
-        let process = process.map(|process| v1::Process {
-            pid: process.id.pid,
-            start_boot_time_ns: process.id.start.0,
-            parent_pid: process.parent_pid,
-            executable: notes.text(&process.executable),
-            uid: process.users.real,
-            effective_uid: process.users.effective,
-        });
+        let process = process.map(|process| event::process(process, &mut notes));
         self.output.push(v1::AuditEvent {
             // The output knows host and boot, and numbers the events.
             host_id: String::new(),
