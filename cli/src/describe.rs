@@ -8,6 +8,8 @@ use buildtrail_proto::v1::{
 
 use crate::{display, time};
 
+mod identity;
+
 /// Digits of a job id that are shown.
 const SHORT_ID: usize = 12;
 
@@ -29,10 +31,19 @@ pub(crate) fn what(event: &AuditEvent) -> String {
         Some(Body::Loss(loss)) => text.loss(loss),
         Some(Body::Heartbeat(beat)) => heartbeat(beat),
         Some(Body::Coverage(coverage)) => text.coverage(coverage),
+        Some(Body::IdentitySpoof(spoof)) => text.spoof(spoof),
+        Some(Body::Contamination(contamination)) => text.contamination(contamination),
+        Some(Body::CredentialLeftBehind(left)) => text.credential_left(left),
+        Some(Body::Escape(escape)) => text.escape(escape),
+        Some(Body::Delegation(delegation)) => text.delegation(delegation),
+        Some(Body::IdentityVerified(verified)) => text.verified(verified),
         None => "of a kind this version does not know: use a newer one".into(),
     };
     if event.truncated {
         words.push_str(" [cut by the agent]");
+    }
+    if event.after_job {
+        words.push_str(" [after its job]");
     }
     words
 }
@@ -48,7 +59,8 @@ pub(crate) fn step(step: Option<&Step>, escaped: bool) -> String {
         || "-".into(),
         |step| {
             let name = if step.name.is_empty() { &step.id } else { &step.name };
-            format!("{} {}", step.index, display::safe(name, escaped))
+            let path = step.path.iter().chain([name]).map(|part| display::safe(part, escaped));
+            format!("{} {}", step.index, path.collect::<Vec<_>>().join(" › "))
         },
     )
 }
@@ -72,7 +84,7 @@ pub(crate) fn assurance(assurance: Assurance) -> &'static str {
 }
 
 fn job_finished(finished: &JobFinished) -> String {
-    format!(
+    let mut words = format!(
         "job finished after {}: {} processes, {} secret accesses, {} credential uses, {} connections, {} lookups",
         time::duration(finished.duration_ns.into()),
         finished.processes,
@@ -80,7 +92,15 @@ fn job_finished(finished: &JobFinished) -> String {
         finished.credential_uses,
         finished.connections,
         finished.dns_lookups
-    )
+    );
+    for (left, what) in
+        [(finished.processes_left, "processes"), (finished.credentials_left, "credential files")]
+    {
+        if left > 0 {
+            words = format!("{words}; left {left} {what} behind");
+        }
+    }
+    words
 }
 
 fn heartbeat(beat: &Heartbeat) -> String {

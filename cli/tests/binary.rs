@@ -74,7 +74,7 @@ fn summary() -> JobSummary {
 }
 
 fn events() -> Vec<AuditEvent> {
-    let step = Step { id: "__run_2".into(), index: 2, name: "Read the key".into() };
+    let step = Step { id: "__run_2".into(), index: 2, name: "Read the key".into(), ..Step::default() };
     let process = Process { pid: 4711, executable: "/usr/bin/cat".into(), ..Default::default() };
     let access = SecretAccess {
         secret: "AWS shared credentials".into(),

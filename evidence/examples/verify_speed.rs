@@ -123,8 +123,9 @@ fn event(number: u64) -> AuditEvent {
             trigger: "push".into(),
             runner_name: "runner-7".into(),
             assurance: Assurance::Observed.into(),
+            ..Job::default()
         }),
-        step: Some(Step { id: "__run_2".into(), index: 2, name: "Build".into() }),
+        step: Some(Step { id: "__run_2".into(), index: 2, name: "Build".into(), ..Step::default() }),
         process: Some(Process {
             pid: 4242,
             start_boot_time_ns: 3_600_000_000_000,

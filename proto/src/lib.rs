@@ -51,7 +51,7 @@ pub fn now() -> Timestamp {
 }
 
 /// Every word that [`v1::AuditEvent::kind`] can say.
-pub const EVENT_KINDS: [&str; 14] = [
+pub const EVENT_KINDS: [&str; 20] = [
     "job.started",
     "job.finished",
     "process.exec",
@@ -65,6 +65,12 @@ pub const EVENT_KINDS: [&str; 14] = [
     "coverage",
     "connection.closed",
     "socket.opened",
+    "identity.spoof",
+    "contamination",
+    "credential.left",
+    "escape",
+    "delegation",
+    "identity.verified",
     "unknown",
 ];
 
@@ -88,6 +94,12 @@ impl v1::AuditEvent {
             Some(Body::Coverage(_)) => "coverage",
             Some(Body::ConnectionClosed(_)) => "connection.closed",
             Some(Body::SocketOpened(_)) => "socket.opened",
+            Some(Body::IdentitySpoof(_)) => "identity.spoof",
+            Some(Body::Contamination(_)) => "contamination",
+            Some(Body::CredentialLeftBehind(_)) => "credential.left",
+            Some(Body::Escape(_)) => "escape",
+            Some(Body::Delegation(_)) => "delegation",
+            Some(Body::IdentityVerified(_)) => "identity.verified",
             None => "unknown",
         }
     }
@@ -121,6 +133,12 @@ mod tests {
             Some(Body::Coverage(v1::Coverage::default())),
             Some(Body::ConnectionClosed(v1::ConnectionClosed::default())),
             Some(Body::SocketOpened(v1::SocketOpened::default())),
+            Some(Body::IdentitySpoof(v1::IdentitySpoof::default())),
+            Some(Body::Contamination(v1::Contamination::default())),
+            Some(Body::CredentialLeftBehind(v1::CredentialLeftBehind::default())),
+            Some(Body::Escape(v1::Escape::default())),
+            Some(Body::Delegation(v1::Delegation::default())),
+            Some(Body::IdentityVerified(v1::IdentityVerified::default())),
             None,
         ];
         let kinds = bodies.map(|body| v1::AuditEvent { body, ..Default::default() }.kind());

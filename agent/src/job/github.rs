@@ -49,6 +49,7 @@ pub(super) fn claim(platform: Platform, exec: &Exec) -> Option<Claim> {
         trigger: value("GITHUB_EVENT_NAME"),
         runner_name: value("RUNNER_NAME"),
         assurance: v1::Assurance::Observed.into(),
+        ..v1::Job::default()
     };
     let step = Some(value("GITHUB_ACTION")).filter(|step| !step.is_empty());
     Some(Claim { job, workspace: value("GITHUB_WORKSPACE"), step })

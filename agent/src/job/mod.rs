@@ -246,7 +246,7 @@ impl JobTracker {
 fn step_of(steps: &mut HashMap<String, Rc<v1::Step>>, id: String) -> Rc<v1::Step> {
     let index = u32::try_from(steps.len()).unwrap_or(u32::MAX).saturating_add(1);
     let step =
-        steps.entry(id.clone()).or_insert_with(|| Rc::new(v1::Step { id, index, name: String::new() }));
+        steps.entry(id.clone()).or_insert_with(|| Rc::new(v1::Step { id, index, ..v1::Step::default() }));
     Rc::clone(step)
 }
 

@@ -443,6 +443,7 @@ impl Pipeline {
             process,
             text_escaped: notes.escaped,
             truncated: notes.truncated,
+            after_job: false,
             body: Some(body),
         });
     }

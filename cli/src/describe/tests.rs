@@ -1,4 +1,7 @@
-use buildtrail_proto::v1::{HookCoverage, JobStarted};
+use buildtrail_proto::v1::{
+    Contamination, ContaminationUse, CredentialLeftBehind, Delegation, DelegationWay, Escape, EscapeKind,
+    HookCoverage, IdentityClaim, IdentitySpoof, IdentityVerified, JobStarted, SpoofKind,
+};
 
 use super::*;
 
@@ -180,6 +183,97 @@ fn each_kind_of_the_network_is_told_in_one_line() {
 }
 
 #[test]
+fn each_kind_of_identity_is_told_in_one_line() {
+    let claim = |name: &str| IdentityClaim { name: name.into(), claimed: "b".into(), known: "a".into() };
+    let writer = Job {
+        job_id: "0123456789abcdef".into(),
+        repository: "acme/widgets".into(),
+        name: "build".into(),
+        ..Default::default()
+    };
+    let table = [
+        (
+            Body::IdentitySpoof(IdentitySpoof {
+                kind: SpoofKind::IdentityVariables.into(),
+                claims: vec![claim("GITHUB_REPOSITORY")],
+                ..Default::default()
+            }),
+            "claimed to be another job: GITHUB_REPOSITORY=b instead of a",
+        ),
+        (
+            Body::IdentitySpoof(IdentitySpoof {
+                kind: SpoofKind::RunnerProgram.into(),
+                path: "/tmp/Runner.Worker".into(),
+                platform: "github-actions".into(),
+                last: true,
+                ..Default::default()
+            }),
+            "started what looks like a runner of github-actions: /tmp/Runner.Worker (further ones of this job are not told)",
+        ),
+        (
+            Body::Contamination(Contamination {
+                r#use: ContaminationUse::Configuration.into(),
+                path: "/home/ci/.npmrc".into(),
+                writer: Some(writer),
+                ..Default::default()
+            }),
+            "was configured by /home/ci/.npmrc, which job 0123456789ab (acme/widgets build) wrote",
+        ),
+        (
+            Body::CredentialLeftBehind(CredentialLeftBehind {
+                secret: "Docker registry logins".into(),
+                path: "/root/.docker/config.json".into(),
+                mode: 0o100_600,
+                ..Default::default()
+            }),
+            "left Docker registry logins behind (/root/.docker/config.json, mode 0600, user 0)",
+        ),
+        (
+            Body::Escape(Escape {
+                kind: EscapeKind::Container.into(),
+                way: "docker".into(),
+                container_name: "helper".into(),
+                image: "alpine:3".into(),
+                privileged: true,
+                host_paths: strings(&["/", "/run/docker.sock"]),
+                ..Default::default()
+            }),
+            "had docker start the privileged container helper of alpine:3 with the host's /, /run/docker.sock",
+        ),
+        (
+            Body::Escape(Escape {
+                kind: EscapeKind::User.into(),
+                way: "sudo".into(),
+                target: "root".into(),
+                ..Default::default()
+            }),
+            "took another user's rights by sudo: root",
+        ),
+        (
+            Body::Delegation(Delegation {
+                way: DelegationWay::Socket.into(),
+                service: "Gradle daemon".into(),
+                target: "127.0.0.1:40000".into(),
+                daemon_job_id: "0123".into(),
+                ..Default::default()
+            }),
+            "handed work to Gradle daemon at 127.0.0.1:40000 (which another job started)",
+        ),
+        (
+            Body::IdentityVerified(IdentityVerified {
+                issuer: "https://ci.test".into(),
+                differing: vec![claim("sha")],
+                ..Default::default()
+            }),
+            "https://ci.test contradicts: sha=b instead of a",
+        ),
+    ];
+    for (body, expected) in table {
+        assert_eq!(what(&event(body)), expected);
+    }
+}
+
+#[test]
 fn hostile_text_in_any_field_stays_text() {
     let hostile = format!("a{ESC}\nb\u{202e}");
     let list = vec![hostile.clone()];
@@ -232,14 +326,14 @@ fn hostile_text_in_any_field_stays_text() {
         Body::Coverage(Coverage {
             kernel_release: hostile.clone(),
             agent_version: hostile.clone(),
-            gaps: list,
+            gaps: list.clone(),
             ..Default::default()
         }),
     ];
-    for body in bodies {
+    for body in bodies.into_iter().chain(hostile_identities(&hostile)) {
         let event = AuditEvent {
             process: Some(Process { pid: 1, executable: hostile.clone(), ..Default::default() }),
-            step: Some(Step { name: hostile.clone(), ..Default::default() }),
+            step: Some(Step { name: hostile.clone(), path: list.clone(), ..Default::default() }),
             job: Some(Job { job_id: hostile.clone(), ..Default::default() }),
             ..event(body)
         };
@@ -262,4 +356,49 @@ fn escapes_made_by_the_agent_are_not_escaped_again() {
     let escaped = AuditEvent { text_escaped: true, ..event(Body::SecretAccess(access.clone())) };
     assert_eq!(what(&escaped), "touched key (/tmp/\\xff\\\\)");
     assert_eq!(what(&event(Body::SecretAccess(access))), "touched key (/tmp/\\\\xff\\\\\\\\)");
+}
+
+fn hostile_identities(hostile: &str) -> Vec<Body> {
+    let text = || hostile.to_owned();
+    let claims = vec![IdentityClaim { name: text(), claimed: text(), known: text() }];
+    vec![
+        Body::IdentitySpoof(IdentitySpoof {
+            kind: SpoofKind::IdentityVariables.into(),
+            claims: claims.clone(),
+            ..Default::default()
+        }),
+        Body::IdentitySpoof(IdentitySpoof {
+            kind: SpoofKind::RunnerFiles.into(),
+            path: text(),
+            platform: text(),
+            ..Default::default()
+        }),
+        Body::Contamination(Contamination {
+            path: text(),
+            writer: Some(Job { job_id: text(), repository: text(), name: text(), ..Default::default() }),
+            ..Default::default()
+        }),
+        Body::CredentialLeftBehind(CredentialLeftBehind {
+            secret: text(),
+            path: text(),
+            ..Default::default()
+        }),
+        Body::Escape(Escape {
+            kind: EscapeKind::Container.into(),
+            way: text(),
+            container_name: text(),
+            image: text(),
+            host_paths: vec![text()],
+            target: text(),
+            ..Default::default()
+        }),
+        Body::Delegation(Delegation {
+            service: text(),
+            target: text(),
+            request: text(),
+            ..Default::default()
+        }),
+        Body::IdentityVerified(IdentityVerified { issuer: text(), differing: claims, ..Default::default() }),
+        Body::IdentityVerified(IdentityVerified { refused: text(), ..Default::default() }),
+    ]
 }

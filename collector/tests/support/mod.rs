@@ -195,7 +195,7 @@ pub(crate) fn finished(second: u64) -> AuditEvent {
 /// The event, in a job of `acme/<repository>` and, unless 0, a step.
 pub(crate) fn in_job(job_id: &str, repository: &str, step: u32, event: AuditEvent) -> AuditEvent {
     let job = Job { job_id: job_id.into(), repository: format!("acme/{repository}"), ..Job::default() };
-    let step = (step > 0).then(|| Step { id: format!("__run_{step}"), index: step, name: String::new() });
+    let step = (step > 0).then(|| Step { id: format!("__run_{step}"), index: step, ..Step::default() });
     AuditEvent { job: Some(job), step, ..event }
 }
 
