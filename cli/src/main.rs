@@ -7,13 +7,11 @@
 mod args;
 mod commands;
 mod connect;
-mod describe;
-mod display;
 mod output;
-mod time;
 
 use std::{io, process::ExitCode};
 
+use buildtrail_words::{describe, display, time};
 use clap::Parser as _;
 
 use crate::args::Cli;

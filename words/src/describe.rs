@@ -14,7 +14,8 @@ mod identity;
 const SHORT_ID: usize = 12;
 
 /// What happened, safe to print.
-pub(crate) fn what(event: &AuditEvent) -> String {
+#[must_use]
+pub fn what(event: &AuditEvent) -> String {
     let text = Text { escaped: event.text_escaped };
     let mut words = match &event.body {
         Some(Body::JobStarted(started)) if started.already_running => "job was already running".into(),
@@ -49,12 +50,14 @@ pub(crate) fn what(event: &AuditEvent) -> String {
 }
 
 /// `3f9a0c11d2e4`; a dash outside jobs.
-pub(crate) fn short_job(job: Option<&Job>) -> String {
+#[must_use]
+pub fn short_job(job: Option<&Job>) -> String {
     job.map_or_else(|| "-".into(), |job| display::safe(&job.job_id, true).chars().take(SHORT_ID).collect())
 }
 
 /// `2 Build the crate`; a dash outside steps.
-pub(crate) fn step(step: Option<&Step>, escaped: bool) -> String {
+#[must_use]
+pub fn step(step: Option<&Step>, escaped: bool) -> String {
     step.map_or_else(
         || "-".into(),
         |step| {
@@ -66,7 +69,8 @@ pub(crate) fn step(step: Option<&Step>, escaped: bool) -> String {
 }
 
 /// `cat[4711]`, or with the whole path `/usr/bin/cat[4711]`.
-pub(crate) fn process(event: &AuditEvent, whole_path: bool) -> String {
+#[must_use]
+pub fn process(event: &AuditEvent, whole_path: bool) -> String {
     let Some(Process { pid, executable, .. }) = &event.process else { return "-".into() };
     let executable =
         if whole_path { executable } else { executable.rsplit('/').next().unwrap_or(executable) };
@@ -74,7 +78,8 @@ pub(crate) fn process(event: &AuditEvent, whole_path: bool) -> String {
 }
 
 /// How the job's identity is known, in words.
-pub(crate) fn assurance(assurance: Assurance) -> &'static str {
+#[must_use]
+pub fn assurance(assurance: Assurance) -> &'static str {
     match assurance {
         Assurance::Verified => "verified: confirmed with the CI provider",
         Assurance::Observed => "observed: given by the runner to a process it started itself",

@@ -3,7 +3,10 @@
 use buildtrail_proto::{Timestamp, timestamp_from_unix_nanos, unix_nanos};
 
 /// Reads an RFC 3339 time, or how long ago it was: a number and s, m, h, d or w.
-pub(crate) fn parse(text: &str) -> Result<Timestamp, String> {
+///
+/// # Errors
+/// It is neither; says what is expected.
+pub fn parse(text: &str) -> Result<Timestamp, String> {
     parse_at(text, jiff::Timestamp::now())
 }
 
@@ -28,13 +31,15 @@ fn parse_at(text: &str, now: jiff::Timestamp) -> Result<Timestamp, String> {
 }
 
 /// `2026-11-22T09:00:00.123Z`; a dash where there is none.
-pub(crate) fn utc(time: Option<&Timestamp>) -> String {
+#[must_use]
+pub fn utc(time: Option<&Timestamp>) -> String {
     let time = time.and_then(|time| jiff::Timestamp::from_nanosecond(unix_nanos(time)).ok());
     time.map_or_else(|| "-".into(), |time| time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
 }
 
 /// From `start` to `time`, as `+1.234s`; a dash where one is missing.
-pub(crate) fn since(start: Option<&Timestamp>, time: Option<&Timestamp>) -> String {
+#[must_use]
+pub fn since(start: Option<&Timestamp>, time: Option<&Timestamp>) -> String {
     match (start, time) {
         (Some(start), Some(time)) => {
             let nanos = unix_nanos(time) - unix_nanos(start);
@@ -47,7 +52,8 @@ pub(crate) fn since(start: Option<&Timestamp>, time: Option<&Timestamp>) -> Stri
 }
 
 /// How long something took, for people: `3ms`, `1.2s`, `4m05s`, `2h07m`.
-pub(crate) fn duration(nanos: i128) -> String {
+#[must_use]
+pub fn duration(nanos: i128) -> String {
     let millis = nanos.max(0) / 1_000_000;
     let seconds = millis / 1000;
     match seconds {
@@ -59,7 +65,8 @@ pub(crate) fn duration(nanos: i128) -> String {
 }
 
 /// How long it took from one time to the other; a dash where one is missing.
-pub(crate) fn took(first: Option<&Timestamp>, last: Option<&Timestamp>) -> String {
+#[must_use]
+pub fn took(first: Option<&Timestamp>, last: Option<&Timestamp>) -> String {
     match (first, last) {
         (Some(first), Some(last)) => duration(unix_nanos(last) - unix_nanos(first)),
         _ => "-".into(),

@@ -10,7 +10,8 @@ const ELLIPSIS: char = '…';
 /// invisible and combining characters appear as `\n`, `\u{1b}` and so on. A backslash is doubled so that escapes
 /// cannot be imitated, unless the text came with `\xHH` escapes and doubled backslashes already
 /// (`AuditEvent.text_escaped`).
-pub(crate) fn safe(text: &str, already_escaped: bool) -> String {
+#[must_use]
+pub fn safe(text: &str, already_escaped: bool) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -25,7 +26,8 @@ pub(crate) fn safe(text: &str, already_escaped: bool) -> String {
 }
 
 /// Cuts safe text to `width` terminal columns, the last of them an ellipsis when something was cut.
-pub(crate) fn cut(text: &str, width: usize) -> String {
+#[must_use]
+pub fn cut(text: &str, width: usize) -> String {
     let total: usize = text.chars().map(columns).sum();
     if total <= width {
         return text.to_owned();
@@ -43,7 +45,8 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
 }
 
 /// Terminal columns that safe text takes.
-pub(crate) fn width(text: &str) -> usize {
+#[must_use]
+pub fn width(text: &str) -> usize {
     text.chars().map(columns).sum()
 }
 
@@ -52,7 +55,8 @@ fn columns(character: char) -> usize {
 }
 
 /// Whether a character must not reach a terminal raw, not even inside JSON, where it can be written as `\uXXXX`.
-pub(crate) fn is_unsafe(character: char) -> bool {
+#[must_use]
+pub fn is_unsafe(character: char) -> bool {
     !character.is_ascii() && character.escape_debug().len() > 1
 }
 
