@@ -11,7 +11,7 @@ use buildtrail_settings::Invalid;
 use globset::Glob;
 use tonic::transport::Uri;
 
-use super::{Catalog, Collector, Config, Enrol, Sensor, Spool};
+use super::{Catalog, Collector, Config, Enrol, Runners, Sensor, Spool, TrustMode};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -35,6 +35,27 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
     sensor(&config.sensor)?;
     for (index, program) in config.runners.programs.iter().enumerate() {
         absolute(&format!("runners.programs.{index}.executable"), &program.executable)?;
+    }
+    trusted_runners(&config.runners)
+}
+
+fn trusted_runners(runners: &Runners) -> Result<(), Invalid> {
+    for (index, trusted) in runners.trusted.iter().enumerate() {
+        let key = |name: &str| format!("runners.trusted.{index}{name}");
+        if trusted.unit.is_none() && trusted.executable.is_none() && trusted.user.is_none() {
+            return Err(Invalid::new(key(""), "expected unit, executable or user, or several of them"));
+        }
+        if let Some(unit) = &trusted.unit {
+            Glob::new(unit)
+                .map_err(|error| Invalid::new(key(".unit"), format!("wrong wildcard: {}", error.kind())))?;
+        }
+        if let Some(executable) = &trusted.executable {
+            absolute(&key(".executable"), executable)?;
+        }
+    }
+    if runners.trust == TrustMode::Declared && runners.trusted.is_empty() {
+        let rule = "\"declared\" without any [[runners.trusted]]: no job would be known";
+        return Err(Invalid::new("runners.trust", rule));
     }
     Ok(())
 }

@@ -150,6 +150,35 @@ pub enum HighestTier {
 pub struct Runners {
     /// Runner executables beyond those found by themselves.
     pub programs: Vec<RunnerProgram>,
+    /// Which of the processes that look like runners are believed.
+    pub trust: TrustMode,
+    /// Runners that the operator declares.
+    pub trusted: Vec<TrustedRunner>,
+}
+
+/// `runners.trust`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrustMode {
+    /// All that come from no job.
+    #[default]
+    Found,
+    /// Those in `runners.trusted`.
+    Declared,
+}
+
+/// One `[[runners.trusted]]`; at least one of `unit`, `executable` and `user` is given.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrustedRunner {
+    /// The systemd unit that it runs in, with wildcards.
+    pub unit: Option<String>,
+    /// The file that it runs; absolute.
+    pub executable: Option<PathBuf>,
+    /// To whom that file belongs.
+    pub owner: u32,
+    /// The user that it runs as.
+    pub user: Option<u32>,
 }
 
 /// One entry of `runners.programs`.

@@ -46,6 +46,9 @@ fn the_documented_default_explains_every_key() {
     for key in ["name", "family", "path"] {
         assert!(text.contains(&format!("\n# {key} = ")), "catalog.files.{key} is not documented");
     }
+    for key in ["unit", "executable", "owner", "user"] {
+        assert!(text.contains(&format!("\n# {key} = ")), "runners.trusted.{key} is not documented");
+    }
 }
 
 #[test]
@@ -66,12 +69,21 @@ fn the_examples_in_the_documented_default_are_valid() {
     let config = parse(&text).unwrap();
     assert_eq!(config.catalog.files[0].path, "/srv/keys/deploy_*");
     assert_eq!(config.runners.programs[0].platform, Platform::GithubActions);
+    assert_eq!(config.runners.trusted[0].user, Some(1001));
     assert_eq!(config.collector.server_name.as_deref(), Some("collector.example.org"));
 }
 
 #[test]
 fn wrong_values_are_explained() {
     let table = [
+        (
+            "[[runners.trusted]]\nowner = 0",
+            "agent.toml:1:1: `runners.trusted.0`: expected unit, executable or user, or several of them",
+        ),
+        (
+            "[runners]\ntrust = 'declared'",
+            "agent.toml:2:1: `runners.trust`: \"declared\" without any [[runners.trusted]]: no job would be known",
+        ),
         (
             "[host]\nstate_directory = 'state'",
             "agent.toml:2:1: `host.state_directory`: expected an absolute path without .., found \"state\"",

@@ -7,6 +7,7 @@
 mod github;
 mod runner;
 pub mod saved;
+pub mod trust;
 
 use std::{
     collections::{HashMap, HashSet},

@@ -61,7 +61,9 @@ pub struct FileId {
 }
 
 impl FileId {
-    fn of(metadata: &std::fs::Metadata) -> Self {
+    /// Of an open or named file.
+    #[must_use]
+    pub fn of(metadata: &std::fs::Metadata) -> Self {
         let device = metadata.dev();
         let encoded = u64::from(libc::major(device)) << 20 | u64::from(libc::minor(device));
         Self { device: encoded, inode: metadata.ino() }
