@@ -25,7 +25,8 @@ pub unsafe fn add(counter: *mut u64, amount: u64) {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, amount) };
 }
 
-/// Adds one and returns the sum.
+/// Adds one and returns the sum. Not relaxed: LLVM 22 makes `lock +=` of a relaxed addition even where the result is used,
+/// and that instruction leaves no result (seen in the disassembly: every record had the same number).
 ///
 /// # Safety
 ///
@@ -33,7 +34,7 @@ pub unsafe fn add(counter: *mut u64, amount: u64) {
 #[inline(always)]
 pub unsafe fn next(counter: *mut u64) -> u64 {
     // SAFETY: by contract.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) + 1 }
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(counter, 1) + 1 }
 }
 
 /// Sets a flag; false when it was set already.

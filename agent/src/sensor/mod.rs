@@ -259,7 +259,10 @@ impl Sensor {
                 let Some(item) = ring.next() else { break };
                 match records::decode(&item) {
                     Ok((record, place)) => {
-                        self.sequences.take(place, record.time);
+                        if !self.sequences.take(place, record.time) {
+                            batch.malformed += 1;
+                            warn!(?place, "a record from the kernel has a number that came before");
+                        }
                         if !self.overlap.is_known(&record) {
                             batch.records.push(record);
                         }

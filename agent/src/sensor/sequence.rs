@@ -41,6 +41,8 @@ struct Hole {
 /// The numbers of one hook on one CPU.
 #[derive(Debug, Default)]
 struct Stream {
+    /// Numbers below belong to the time before this agent.
+    begins: u64,
     highest: u64,
     highest_at: BootTime,
     /// By their first missing number.
@@ -62,13 +64,14 @@ impl Sequences {
         Self { streams: HashMap::new(), resumed }
     }
 
-    /// Notes a record that came.
-    pub fn take(&mut self, place: Place, time: BootTime) {
-        let new = || Stream {
-            highest: if self.resumed { place.sequence.saturating_sub(1) } else { 0 },
-            ..Stream::default()
+    /// Notes a record that came. False when its number came before, which no program gives twice.
+    #[must_use]
+    pub fn take(&mut self, place: Place, time: BootTime) -> bool {
+        let new = || {
+            let begins = if self.resumed { place.sequence } else { 1 };
+            Stream { begins, highest: begins.saturating_sub(1), ..Stream::default() }
         };
-        self.streams.entry((place.hook, place.cpu)).or_insert_with(new).take(place.sequence, time);
+        self.streams.entry((place.hook, place.cpu)).or_insert_with(new).take(place.sequence, time)
     }
 
     /// Gaps that nothing can fill any more, and forgets them.
@@ -92,25 +95,26 @@ impl Sequences {
 }
 
 impl Stream {
-    fn take(&mut self, number: u64, time: BootTime) {
+    fn take(&mut self, number: u64, time: BootTime) -> bool {
         if number > self.highest {
             if number > self.highest + 1 {
                 let hole = Hole { last: number - 1, after: self.highest_at, before: time };
                 self.holes.insert(self.highest + 1, hole);
             }
             (self.highest, self.highest_at) = (number, time);
+            true
         } else {
-            self.fill(number);
+            self.fill(number) || number < self.begins
         }
     }
 
-    /// A number that was passed over has come: what is left of its hole are up to two.
-    fn fill(&mut self, number: u64) {
-        let Some((&first, hole)) = self.holes.range(..=number).next_back() else { return };
+    /// A number that was passed over has come: what is left of its hole are up to two. False when it was not passed over.
+    fn fill(&mut self, number: u64) -> bool {
+        let Some((&first, hole)) = self.holes.range(..=number).next_back() else { return false };
         if hole.last < number {
-            return;
+            return false;
         }
-        let Some(hole) = self.holes.remove(&first) else { return };
+        let Some(hole) = self.holes.remove(&first) else { return false };
         if first < number {
             let left = Hole { last: number - 1, after: hole.after, before: hole.before };
             self.holes.insert(first, left);
@@ -118,6 +122,7 @@ impl Stream {
         if number < hole.last {
             self.holes.insert(number + 1, hole);
         }
+        true
     }
 }
 
@@ -129,7 +134,7 @@ mod tests {
         let mut sequences = Sequences::default();
         for (at, &sequence) in numbers.iter().enumerate() {
             let place = Place { hook: Hook::Connect4 as u16, cpu: 1, sequence };
-            sequences.take(place, BootTime(at as u64 + 1));
+            let _ = sequences.take(place, BootTime(at as u64 + 1));
         }
         sequences
     }
@@ -149,10 +154,21 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_came_before_is_told() {
+        let news = |sequences: &mut Sequences, sequence| {
+            sequences.take(Place { hook: Hook::Exec as u16, cpu: 0, sequence }, BootTime(1))
+        };
+        let mut sequences = Sequences::default();
+        assert_eq!([1, 3, 2, 2, 3, 4].map(|n| news(&mut sequences, n)), [true, true, true, false, false, true]);
+        let mut resumed = Sequences::new(true);
+        assert_eq!([7, 6, 7].map(|n| news(&mut resumed, n)), [true, true, false], "6 is from before");
+    }
+
+    #[test]
     fn programs_that_have_been_running_may_begin_with_any_number() {
         let mut sequences = Sequences::new(true);
         for sequence in [7, 9] {
-            sequences.take(Place { hook: Hook::Exec as u16, cpu: 0, sequence }, BootTime(1));
+            assert!(sequences.take(Place { hook: Hook::Exec as u16, cpu: 0, sequence }, BootTime(1)));
         }
         let gaps = sequences.gaps(BootTime(2 * PATIENCE));
         assert_eq!(gaps.iter().map(|gap| (gap.first, gap.last)).collect::<Vec<_>>(), [(8, 8)]);
