@@ -27,7 +27,7 @@ use crate::{
     config::{Config, HighestTier},
     enrol::{Credentials, CredentialsError, EnrolError, identity},
     host::{self, HostError},
-    job::{HostIdentity, IDENTITY_VARIABLES, RunnerPrograms, saved::StateFile},
+    job::{HostIdentity, IDENTITY_VARIABLES, RunnerPrograms, saved::StateFile, trust::Trust},
     link::LinkError,
     output::{JsonOutput, Output},
     pipeline::Pipeline,
@@ -290,14 +290,16 @@ impl Sensing {
             match start_sensor(&config) {
                 Ok(sensor) => {
                     let boot_id = identity.boot_id.clone();
-                    let mut pipeline =
-                        Pipeline::new(identity, RunnerPrograms::new(config.runners.programs), output);
+                    let trust = Trust::new(&config.runners);
+                    let runners = RunnerPrograms::new(config.runners.programs);
+                    let mut pipeline = Pipeline::new(identity, runners, trust, output);
                     // Without pinned programs the kernel side has forgotten who belongs to whom.
                     let pinned = config.sensor.pin_directory.is_some();
                     let state = pinned.then(|| StateFile::in_directory(&config.host.state_directory));
                     if let Some(file) = &state {
                         pipeline.resume(file.read(boot_id.as_str()), &sensor.members());
                     }
+                    pipeline.recover();
                     sense(sensor, pipeline, state.as_ref(), &thread_wake, &thread_stop, tell_started);
                 }
                 Err(error) => {

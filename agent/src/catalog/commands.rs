@@ -47,12 +47,16 @@ pub(crate) fn listing() -> impl Iterator<Item = String> {
 /// The entry that a command line matches.
 #[must_use]
 pub fn credential_command(arguments: &[Vec<u8>]) -> Option<Entry> {
-    let (program, rest) = arguments.split_first()?;
-    let program = base_name(program);
     COMMANDS
         .iter()
-        .find(|(name, words, _, _)| matches(program, name) && in_order(rest, words))
+        .find(|(program, words, _, _)| fits(arguments, program, words))
         .map(|(_, _, name, family)| Entry::new(name, family))
+}
+
+/// Whether a command line is of this program, with these words in this order.
+pub(super) fn fits(arguments: &[Vec<u8>], program: &str, words: &[&str]) -> bool {
+    let Some((given, rest)) = arguments.split_first() else { return false };
+    matches(base_name(given), program) && in_order(rest, words)
 }
 
 fn matches(text: &[u8], pattern: &str) -> bool {

@@ -4,9 +4,11 @@
 
 pub mod arguments;
 pub mod commands;
+pub mod delegates;
 pub mod files;
 pub mod metadata;
 pub mod relocations;
+pub mod runners;
 pub mod sockets;
 pub mod variables;
 

@@ -91,3 +91,12 @@ pub fn credential_environment(names: Vec<String>) -> v1::CredentialUse {
         variables: names,
     }
 }
+
+/// A unix socket's path. An abstract name begins with a zero byte, which tools write as @ (unix(7)).
+#[must_use]
+pub fn socket_name(path: &[u8], notes: &mut Notes) -> String {
+    match path.split_first() {
+        Some((0, name)) => format!("@{}", notes.text(name)),
+        _ => notes.text(path),
+    }
+}

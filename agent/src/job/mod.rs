@@ -108,13 +108,15 @@ pub struct HostIdentity {
 pub struct JobTracker {
     host: HostIdentity,
     jobs: HashMap<String, JobState>,
+    /// Those that are over, as long as one of their processes lives.
+    over: HashMap<String, JobState>,
 }
 
 impl JobTracker {
     /// No jobs yet.
     #[must_use]
     pub fn new(host: HostIdentity) -> Self {
-        Self { host, jobs: HashMap::new() }
+        Self { host, jobs: HashMap::new(), over: HashMap::new() }
     }
 
     /// Names a runner's child by what the runner gave it. `None` when that is no job's process. The flag tells that the
@@ -157,18 +159,22 @@ impl JobTracker {
     /// The jobs that run, for the agent that comes after this one.
     #[must_use]
     pub fn save(&self) -> Vec<SavedJob> {
-        let saved = |state: &JobState| SavedJob {
-            job: state.job.as_ref().clone(),
-            runner: state.runner.into(),
-            started_boot_time_ns: state.started.0,
-            steps: state.steps.values().map(|step| step.as_ref().clone()).collect(),
-            summary: state.summary,
+        let saved = |over: bool| {
+            move |state: &JobState| SavedJob {
+                job: state.job.as_ref().clone(),
+                runner: state.runner.into(),
+                started_boot_time_ns: state.started.0,
+                steps: state.steps.values().map(|step| step.as_ref().clone()).collect(),
+                summary: state.summary,
+                over,
+            }
         };
-        self.jobs.values().map(saved).collect()
+        self.jobs.values().map(saved(false)).chain(self.over.values().map(saved(true))).collect()
     }
 
     /// Goes on with a job of an earlier agent.
     pub fn restore(&mut self, saved: SavedJob) {
+        let jobs = if saved.over { &mut self.over } else { &mut self.jobs };
         let steps = saved.steps.into_iter().map(|step| (step.id.clone(), Rc::new(step))).collect();
         let state = JobState {
             job: Rc::new(saved.job),
@@ -179,33 +185,66 @@ impl JobTracker {
             names: HashMap::new(),
             reported_variables: HashSet::new(),
         };
-        self.jobs.insert(state.job.job_id.clone(), state);
+        jobs.insert(state.job.job_id.clone(), state);
     }
 
     /// A process's membership, as it was saved.
     #[must_use]
     pub fn membership(&self, job_id: &str, step: Option<&v1::Step>) -> Option<Membership> {
-        let state = self.jobs.get(job_id)?;
+        let state = self.jobs.get(job_id).or_else(|| self.over.get(job_id))?;
         let step = step.and_then(|step| state.steps.get(&step.id)).map(Rc::clone);
         Some(Membership { job: Rc::clone(&state.job), step })
     }
 
-    /// The state of a running job.
+    /// The state of a job that runs, or that is over and still has processes.
     pub fn get_mut(&mut self, job_id: &str) -> Option<&mut JobState> {
-        self.jobs.get_mut(job_id)
+        self.jobs.get_mut(job_id).or_else(|| self.over.get_mut(job_id))
     }
 
-    /// Ends the jobs of a runner process that ended.
+    /// Whether the job's runner has ended.
+    #[must_use]
+    pub fn is_over(&self, job_id: &str) -> bool {
+        !self.jobs.contains_key(job_id)
+    }
+
+    /// Jobs that are over and not forgotten.
+    #[must_use]
+    pub fn over(&self) -> usize {
+        self.over.len()
+    }
+
+    /// Forgets the jobs that are over and have no process any more. Returns them.
+    pub fn forget_over(&mut self, has_processes: impl Fn(&str) -> bool) -> Vec<String> {
+        self.over.extract_if(|id, _| !has_processes(id)).map(|(id, _)| id).collect()
+    }
+
+    /// What an execution inside a job says about it that is known to be otherwise.
+    #[must_use]
+    pub fn contradictions(&self, known: &v1::Job, exec: &Exec) -> Vec<v1::IdentityClaim> {
+        let Some(claim) = github::claim(Platform::GithubActions, exec) else { return Vec::new() };
+        contradictions(known, &claim.job)
+    }
+
+    /// What a runner says about this job is in doubt, or was not seen when it was said.
+    pub fn assert_only(&mut self, job_id: &str) -> Option<Rc<v1::Job>> {
+        let state = self.jobs.get_mut(job_id)?;
+        let assurance = v1::Assurance::Asserted.into();
+        state.job = Rc::new(v1::Job { assurance, ..state.job.as_ref().clone() });
+        Some(Rc::clone(&state.job))
+    }
+
+    /// Ends the jobs of a runner process that ended. They are remembered until [`Self::forget_over`].
     pub fn finish(&mut self, runner: ProcessId, time: BootTime) -> Vec<(Rc<v1::Job>, v1::JobFinished)> {
         let mut finished: Vec<JobState> =
             self.jobs.extract_if(|_, state| state.runner == runner).map(|(_, state)| state).collect();
         finished.sort_by_key(|state| state.started);
-        finished
-            .into_iter()
-            .map(|state| {
-                (state.job, v1::JobFinished { duration_ns: time.since(state.started), ..state.summary })
-            })
-            .collect()
+        let mut told = Vec::new();
+        for state in finished {
+            let summary = v1::JobFinished { duration_ns: time.since(state.started), ..state.summary };
+            told.push((Rc::clone(&state.job), summary));
+            self.over.insert(state.job.job_id.clone(), state);
+        }
+        told
     }
 
     /// The boot that the jobs run in.
@@ -242,6 +281,32 @@ impl JobTracker {
         }
         hex::encode(&digest.finalize()[..16])
     }
+}
+
+/// Where both say something, and not the same.
+fn contradictions(known: &v1::Job, claimed: &v1::Job) -> Vec<v1::IdentityClaim> {
+    type Field = (&'static str, fn(&v1::Job) -> &String);
+    const FIELDS: [Field; 9] = [
+        ("server", |job| &job.server),
+        ("repository", |job| &job.repository),
+        ("workflow", |job| &job.workflow),
+        ("run_id", |job| &job.run_id),
+        ("run_attempt", |job| &job.run_attempt),
+        ("name", |job| &job.name),
+        ("ref", |job| &job.r#ref),
+        ("sha", |job| &job.sha),
+        ("runner_name", |job| &job.runner_name),
+    ];
+    let differ = FIELDS.into_iter().filter_map(|(name, field)| {
+        let (known, claimed) = (field(known), field(claimed));
+        let differs = !known.is_empty() && !claimed.is_empty() && known != claimed;
+        differs.then(|| v1::IdentityClaim {
+            name: name.to_owned(),
+            claimed: claimed.clone(),
+            known: known.clone(),
+        })
+    });
+    differ.collect()
 }
 
 fn step_of(steps: &mut HashMap<String, Rc<v1::Step>>, id: String) -> Rc<v1::Step> {

@@ -52,6 +52,9 @@ pub struct SavedJob {
     pub steps: Vec<v1::Step>,
     /// What it did so far; up to when the file was written.
     pub summary: v1::JobFinished,
+    /// Its runner has ended; some of its processes have not.
+    #[serde(default)]
+    pub over: bool,
 }
 
 /// A process that was named.

@@ -4,12 +4,15 @@
 //! jobs. Must never wait, must never give an event to a job that its lineage does not lead to, and reports outside jobs
 //! only what touches a secret.
 
+mod afterlife;
 mod connections;
+mod delegation;
 mod health;
 mod memory;
 mod network;
 mod relocation;
 mod resume;
+mod spoof;
 
 use std::{os::unix::ffi::OsStrExt as _, rc::Rc, time::Duration};
 
@@ -27,7 +30,7 @@ use crate::{
         stream::DnsStreams,
         text::Notes,
     },
-    job::{HostIdentity, JobTracker, Membership, RunnerPrograms, saved::Saved},
+    job::{HostIdentity, JobTracker, Membership, RunnerPrograms, saved::Saved, trust::Trust},
     output::Output,
     process::{self, Process, ProcessId, ProcessTable, Role},
     sensor::{
@@ -43,6 +46,7 @@ use memory::Reached;
 use network::{Destination, Family, Seen, ServicePath};
 use relocation::Relocations;
 use resume::Heritage;
+use spoof::Identities;
 
 /// Time in which what a job did can still come out of the kernel after its runner ended, in nanoseconds.
 const JOB_END_GRACE: u64 = 250_000_000;
@@ -76,6 +80,7 @@ pub struct Pipeline {
     lookups: DnsTracker,
     destinations: Seen<Destination>,
     services: Seen<ServicePath>,
+    hand_overs: Seen<Vec<u8>>,
     families: Seen<Family>,
     connections: Connections,
     streams: DnsStreams,
@@ -83,8 +88,13 @@ pub struct Pipeline {
     relocations: Relocations,
     wishes: Wishes,
     heritage: Heritage,
+    identities: Identities,
     /// Runners that ended, and when.
     ending: Vec<(ProcessId, BootTime)>,
+    /// When jobs that are over are looked through again.
+    next_farewell: BootTime,
+    /// What is named now was running before any agent was.
+    recovering: bool,
     health: Health,
     output: Output,
 }
@@ -92,12 +102,14 @@ pub struct Pipeline {
 impl Pipeline {
     /// A pipeline that knows the processes which run now. Call it when the sensors are attached.
     #[must_use]
-    pub fn new(host: HostIdentity, runners: RunnerPrograms, output: Output) -> Self {
+    pub fn new(host: HostIdentity, runners: RunnerPrograms, trust: Trust, output: Output) -> Self {
+        let mut identities = Identities::new(trust);
         let mut processes = ProcessTable::default();
         let mut found = Vec::new();
         let mut heritage = Heritage::default();
         for mut process in process::snapshot() {
-            if runners.platform_of(&process.executable).is_some() {
+            let looks_so = runners.platform_of(&process.executable).is_some();
+            if looks_so && identities.admit(process.id, process.users, false) {
                 process.role = Role::Runner;
                 found.push(process.id.pid);
                 heritage.add_runner(process.id);
@@ -117,6 +129,7 @@ impl Pipeline {
             lookups: DnsTracker::default(),
             destinations: Seen::default(),
             services: Seen::default(),
+            hand_overs: Seen::default(),
             families: Seen::default(),
             connections: Connections::default(),
             streams: DnsStreams::default(),
@@ -124,7 +137,10 @@ impl Pipeline {
             relocations: Relocations::default(),
             wishes: Wishes { runners: found, ..Wishes::default() },
             heritage,
+            identities,
             ending: Vec::new(),
+            next_farewell: BootTime(0),
+            recovering: false,
             health: Health::default(),
             output,
         }
@@ -177,6 +193,7 @@ impl Pipeline {
         }
         self.end_jobs(|ended| now.since(ended) >= JOB_END_GRACE);
         self.processes.sweep(now);
+        self.forget_jobs(now);
         self.report_health(counters, now);
     }
 
@@ -238,6 +255,8 @@ impl Pipeline {
         let Some(process) = self.processes.get(id).cloned() else { return };
         if let Some(membership) = process.membership.clone() {
             self.report_exec(&process, &membership, time, exec, &working_directory);
+            self.look_for_spoof(&process, &membership, time, exec);
+            self.look_for_delegation(&process, &membership, time, exec);
         }
     }
 
@@ -246,12 +265,12 @@ impl Pipeline {
         let Some(process) = self.processes.get(id) else { return };
         let runner = process.creator_runner().and_then(|runner| self.processes.get(runner));
         let Some(runner) = runner else {
-            let role = match self.runners.platform_of(&process.executable) {
-                Some(_) => {
-                    self.heritage.add_runner(id);
-                    Role::Runner
-                }
-                None => Role::Other,
+            let looks_so = self.runners.platform_of(&process.executable).is_some();
+            let role = if looks_so && self.identities.admit(id, process.users, false) {
+                self.heritage.add_runner(id);
+                Role::Runner
+            } else {
+                Role::Other
             };
             if role == Role::Runner && process.role != Role::Runner {
                 self.wishes.runners.push(id.pid);
@@ -265,6 +284,7 @@ impl Pipeline {
         let assigned = self.jobs.assign(platform, runner_id, exec, time);
         let membership = match assigned {
             Some((membership, new)) => {
+                let membership = if new { self.question(membership, runner_id) } else { membership };
                 if new {
                     let whole_job = Membership { job: Rc::clone(&membership.job), step: None };
                     self.emit(
@@ -272,7 +292,7 @@ impl Pipeline {
                         Some(&whole_job),
                         None,
                         Notes::default(),
-                        Body::JobStarted(v1::JobStarted::default()),
+                        Body::JobStarted(v1::JobStarted { already_running: self.recovering }),
                     );
                 }
                 Some(membership)
@@ -324,6 +344,7 @@ impl Pipeline {
     fn take_exit(&mut self, id: ProcessId, time: BootTime) {
         self.destinations.forget(id);
         self.services.forget(id);
+        self.hand_overs.forget(id);
         self.families.forget(id);
         self.reached.forget(id);
         if let Some(process) = self.processes.exit(id, time) {
@@ -331,6 +352,7 @@ impl Pipeline {
             if role == Role::Runner {
                 self.ending.push((id, time));
                 self.wishes.ended_runners.push(id.pid);
+                self.identities.forget_runner(id);
             }
             if role != Role::Other || process.membership.is_some() {
                 self.heritage.end_process(id);
@@ -402,11 +424,7 @@ impl Pipeline {
         }
         for (runner, time) in ended {
             for (job, summary) in self.jobs.finish(runner, time) {
-                self.relocations.forget(&job.job_id);
-                self.wishes.ended_jobs.push(job.job_id.clone());
-                self.heritage.end_job(&job.job_id);
-                let membership = Membership { job, step: None };
-                self.emit(time, Some(&membership), None, Notes::default(), Body::JobFinished(summary));
+                self.close_job(job, summary, time);
             }
         }
     }
@@ -430,6 +448,8 @@ impl Pipeline {
         body: Body,
     ) {
         self.health.captured += 1;
+        let over = |membership: &Membership| self.jobs.is_over(&membership.job.job_id);
+        let after_job = membership.is_some_and(over) && !matches!(body, Body::JobFinished(_));
         let process = process.map(|process| event::process(process, &mut notes));
         self.output.push(v1::AuditEvent {
             // The output knows host and boot, and numbers the events.
@@ -443,7 +463,7 @@ impl Pipeline {
             process,
             text_escaped: notes.escaped,
             truncated: notes.truncated,
-            after_job: false,
+            after_job,
             body: Some(body),
         });
     }

@@ -80,6 +80,7 @@ impl Pipeline {
         self.summarise(&membership, |summary| summary.connections += 1);
         self.emit(time, Some(&membership), Some(&process), Notes::default(), Body::ConnectionOpened(body));
 
+        self.look_for_local_delegation(&process, &membership, time, connect);
         if let Some(entry) = metadata::service(connect.address, connect.port) {
             let target = std::net::SocketAddr::new(connect.address, connect.port).to_string();
             let credential = event::credential_use(v1::CredentialKind::MetadataService, entry, target);
@@ -95,6 +96,7 @@ impl Pipeline {
         by_send: bool,
     ) {
         let Some((process, membership)) = self.in_job(id) else { return };
+        self.look_for_unix_delegation(&process, &membership, time, (peer_pid, path));
         let listener = self.processes.live(peer_pid).map(|peer| peer.executable.clone());
         let Some(entry) = sockets::service(path, listener.as_deref().unwrap_or_default()) else { return };
         if !self.services.is_new(id, path.to_vec()) && by_send {
@@ -102,11 +104,7 @@ impl Pipeline {
             return;
         }
         let mut notes = Notes::default();
-        // An abstract name begins with a zero byte, which tools write as @ (unix(7)).
-        let target = match path.split_first() {
-            Some((0, name)) => format!("@{}", notes.text(name)),
-            _ => notes.text(path),
-        };
+        let target = event::socket_name(path, &mut notes);
         let credential = event::credential_use(v1::CredentialKind::AgentSocket, entry, target);
         self.summarise(&membership, |summary| summary.credential_uses += 1);
         self.emit(time, Some(&membership), Some(&process), notes, Body::CredentialUse(credential));

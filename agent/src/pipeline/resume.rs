@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use super::Pipeline;
 use crate::{
+    clock::BootTime,
     job::{
-        Membership,
+        self, Membership,
         saved::{Saved, SavedRoot},
     },
-    process::{Process, ProcessId, Role},
+    process::{Process, ProcessId, Role, look},
     sensor::{LineageNews, members::Member, records::Users},
 };
 
@@ -53,11 +54,12 @@ impl Pipeline {
         let named: HashMap<ProcessId, SavedRoot> =
             saved.roots.into_iter().map(|root| (root.process.into(), root)).collect();
         for job in saved.jobs {
-            let runner: ProcessId = job.runner.into();
-            // It may have ended meanwhile: the record of its end is still to come.
-            let mut process = Process::unknown(runner, 0, Users::default());
-            process.role = Role::Runner;
-            self.processes.insert_known(process);
+            if !job.over {
+                // It may have ended meanwhile: the record of its end is still to come.
+                let mut process = Process::unknown(job.runner.into(), 0, Users::default());
+                process.role = Role::Runner;
+                self.processes.insert_known(process);
+            }
             self.jobs.restore(job);
         }
         for member in members {
@@ -67,6 +69,29 @@ impl Pipeline {
             self.processes.set_membership(member.process, membership);
         }
         self.heritage.named = named;
+    }
+
+    /// Finds the jobs that were running before any agent was: by the lineage that /proc still shows, and by what runners
+    /// gave to their children. A process can have rewritten that since, so it counts as asserted.
+    pub fn recover(&mut self) {
+        let mut unnamed: Vec<(ProcessId, u32, Users)> = self
+            .processes
+            .all_live()
+            .filter(|process| process.membership.is_none() && process.creator_runner().is_some())
+            .map(|process| (process.id, process.parent_pid, process.users))
+            .collect();
+        unnamed.sort_unstable_by_key(|(id, ..)| *id);
+        self.recovering = true;
+        for (id, parent, users) in unnamed {
+            let inherited = self.processes.live(parent).and_then(|parent| parent.membership.clone());
+            if inherited.is_some() {
+                self.processes.set_membership(id, inherited);
+            } else if let Some(exec) = look::as_executed(id.pid, parent, job::IDENTITY_VARIABLES) {
+                self.processes.entry(id, parent, users);
+                self.place(id, BootTime::now(), &exec);
+            }
+        }
+        self.recovering = false;
     }
 
     /// What the kernel side is to know since the last time.

@@ -1,5 +1,7 @@
 //! Histories of a host, told as the sensors would tell them, and who gets the blame.
 
+mod identity;
+
 use std::rc::Rc;
 
 use buildtrail_evidence::id::{BootId, HostId};
@@ -42,7 +44,7 @@ impl History {
             HostIdentity { host_id: HostId::parse("h").unwrap(), boot_id: BootId::parse("b").unwrap() };
         let output = Output::Json(JsonOutput::start(host.clone(), lines.clone()).unwrap());
         Self {
-            pipeline: Pipeline::new(host, RunnerPrograms::default(), output),
+            pipeline: Pipeline::new(host, RunnerPrograms::default(), Trust::default(), output),
             lines,
             clock: 1_000_000_000_000,
         }

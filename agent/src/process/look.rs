@@ -2,11 +2,15 @@
 //! left out.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Read as _,
     os::unix::{ffi::OsStringExt as _, fs::MetadataExt as _},
 };
 
-use crate::sensor::records::Exec;
+use crate::sensor::records::{Exec, Variable};
+
+/// Most of an environment or of arguments that is read, in bytes.
+const MAX_BYTES: u64 = 256 * 1024;
 
 /// The path of what `pid` runs, if it still runs the file of this execution; else the path that was given, made absolute
 /// with the working directory where that is known.
@@ -27,4 +31,55 @@ pub fn executable(pid: u32, exec: &Exec, working_directory: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn working_directory(pid: u32) -> Vec<u8> {
     fs::read_link(format!("/proc/{pid}/cwd")).map(|path| path.into_os_string().into_vec()).unwrap_or_default()
+}
+
+/// What a process was given when it executed its program, as far as it still says so: it can have changed that. Of
+/// variables the names, and the values of `allowed` only. `None` when it has ended, or has executed nothing.
+#[must_use]
+pub fn as_executed(pid: u32, parent_pid: u32, allowed: &[&str]) -> Option<Exec> {
+    let metadata = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+    let variable = |text: Vec<u8>| {
+        let at = text.iter().position(|byte| *byte == b'=').unwrap_or(text.len());
+        let (name, value) = text.split_at(at);
+        let is_allowed = allowed.iter().any(|allowed| allowed.as_bytes() == name);
+        let value = is_allowed.then(|| value.get(1..).unwrap_or_default().to_vec());
+        Variable { name: name.to_vec(), value }
+    };
+    let file = crate::sensor::files::FileId::of(&metadata);
+    Some(Exec {
+        filename: fs::read_link(format!("/proc/{pid}/exe")).ok()?.into_os_string().into_vec(),
+        arguments: strings(pid, "cmdline"),
+        variables: strings(pid, "environ").into_iter().map(variable).collect(),
+        inode: file.inode,
+        device: u32::try_from(file.device).unwrap_or_default(),
+        parent_pid,
+        ..Exec::default()
+    })
+}
+
+fn strings(pid: u32, name: &str) -> Vec<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = File::open(format!("/proc/{pid}/{name}"))
+        .and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
+    if read.is_err() || bytes.is_empty() {
+        return Vec::new();
+    }
+    let bytes = bytes.strip_suffix(&[0]).unwrap_or(&bytes);
+    bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    #[test]
+    fn of_a_live_processs_environment_only_allowed_values_are_taken() {
+        let exec = as_executed(std::process::id(), 1, &["PATH"]).unwrap();
+        assert_eq!(exec.value("PATH"), std::env::var_os("PATH").as_deref().map(OsStrExt::as_bytes));
+        assert!(exec.variables.iter().all(|variable| variable.value.is_none() || variable.name == b"PATH"));
+        assert!(exec.filename.starts_with(b"/") && !exec.arguments.is_empty());
+        assert!(as_executed(u32::MAX, 1, &[]).is_none());
+    }
 }

@@ -182,6 +182,17 @@ impl ProcessTable {
         self.live.get(&pid)
     }
 
+    /// All live processes.
+    pub fn all_live(&self) -> impl Iterator<Item = &Process> {
+        self.live.values()
+    }
+
+    /// How many processes are known: those that live, and those that ended a short while ago.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.live.len(), self.dead.values().map(Vec::len).sum())
+    }
+
     /// The process that most recently ended with this number.
     #[must_use]
     pub fn last_dead(&self, pid: u32) -> Option<&Process> {
