@@ -159,7 +159,10 @@ mod tests {
             sequences.take(Place { hook: Hook::Exec as u16, cpu: 0, sequence }, BootTime(1))
         };
         let mut sequences = Sequences::default();
-        assert_eq!([1, 3, 2, 2, 3, 4].map(|n| news(&mut sequences, n)), [true, true, true, false, false, true]);
+        assert_eq!(
+            [1, 3, 2, 2, 3, 4].map(|n| news(&mut sequences, n)),
+            [true, true, true, false, false, true]
+        );
         let mut resumed = Sequences::new(true);
         assert_eq!([7, 6, 7].map(|n| news(&mut resumed, n)), [true, true, false], "6 is from before");
     }
