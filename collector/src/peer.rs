@@ -185,15 +185,6 @@ pub(crate) fn administrator<T>(request: &Request<T>, health: &Health) -> Result<
     }
 }
 
-/// Makes sure that a request was sent by a reader.
-pub(crate) fn ensure_reader<T>(request: &Request<T>, health: &Health) -> Result<Arc<Peer>, Status> {
-    let peer = of(request)?;
-    match peer.as_ref() {
-        Peer::Reader(_) | Peer::Admin(_) => Ok(peer),
-        other => Err(denied(other, "only readers may ask questions", health)),
-    }
-}
-
 fn of<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
     let info = request.extensions().get::<PeerInfo>();
     info.map(|info| info.peer.clone())

@@ -5,6 +5,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use axum::middleware::from_fn_with_state;
 use buildtrail_evidence::{
     records::RecordsError,
     tlog::{
@@ -31,6 +32,7 @@ use tonic::{
 };
 
 use crate::{
+    access::{Access, gate},
     acts::{self, Acts, MAX_TEXT, Questions},
     config::Config,
     dark::{self, Watch},
@@ -184,7 +186,7 @@ pub async fn start_with(config: Config, on_loss: OnLoss) -> Result<Running, Serv
     let enrolment = enrolment(&config, &files, &workers.background.acts, &health)?;
     let acceptor = files.acceptor(config.enrol.authority_key.is_some())?;
     let connections = tls::accept(listener, acceptor, config.limits.max_connections, health.clone());
-    let router = router(&config, &workers, enrolment, &health, &stopping);
+    let router = router(&config, &workers, enrolment, Access::default(), &health, &stopping);
     let serving = tokio::spawn(serve(router, connections, workers.background, stop.clone(), health.clone()));
     tracing::info!(%address, data_directory = %config.data_directory.display(), "listening");
     Ok(Running { address, health, stop, serving })
@@ -303,6 +305,7 @@ fn router(
     config: &Config,
     workers: &Workers,
     enrolment: Enrolment,
+    access: Access,
     health: &Arc<Health>,
     stopping: &watch::Receiver<bool>,
 ) -> Router {
@@ -335,9 +338,6 @@ fn router(
         questions: workers.questions.clone(),
         health: health.clone(),
     };
-    let mut routes = Routes::default();
-    let axum = routes.axum_router_mut();
-    *axum = query::files::route(std::mem::take(axum), files);
     let export = export::Service {
         reader: workers.reader.clone(),
         limit: Duration::from_secs(config.limits.query_seconds),
@@ -350,22 +350,30 @@ fn router(
         health: health.clone(),
     };
     let max_message = config.limits.max_batch_bytes + BATCH_FRAMING;
+    let grpc = Routes::new(
+        IngestServer::new(ingest)
+            .max_decoding_message_size(max_message)
+            .accept_compressed(CompressionEncoding::Zstd),
+    )
+    .add_service(EnrolmentServer::new(enrolment.clone()).max_decoding_message_size(MAX_QUESTION_BYTES))
+    .add_service(AdministrationServer::new(enrolment).max_decoding_message_size(MAX_QUESTION_BYTES))
+    .add_service(ExportServer::new(export).max_decoding_message_size(MAX_QUESTION_BYTES))
+    .add_service(QueryServer::new(query).max_decoding_message_size(MAX_QUESTION_BYTES));
+    let http = query::files::router(files);
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .add_routes(routes)
-        .add_service(
-            IngestServer::new(ingest)
-                .max_decoding_message_size(max_message)
-                .accept_compressed(CompressionEncoding::Zstd),
-        )
-        .add_service(EnrolmentServer::new(enrolment.clone()).max_decoding_message_size(MAX_QUESTION_BYTES))
-        .add_service(AdministrationServer::new(enrolment).max_decoding_message_size(MAX_QUESTION_BYTES))
-        .add_service(ExportServer::new(export).max_decoding_message_size(MAX_QUESTION_BYTES))
-        .add_service(QueryServer::new(query).max_decoding_message_size(MAX_QUESTION_BYTES))
+        .add_routes(behind_the_gate(grpc, http, access))
+}
+
+/// All doors, so that none is without the gate.
+fn behind_the_gate(mut grpc: Routes, http: axum::Router, access: Access) -> Routes {
+    let router = grpc.axum_router_mut();
+    *router = std::mem::take(router).merge(http).layer(from_fn_with_state(access, gate));
+    grpc
 }
 
 async fn serve(

@@ -26,10 +26,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    access::{self, Action, Person},
     acts::Acts,
     health::{Health, Refusal},
     ledger::Ledger,
-    peer::{self, Peer},
     query::{Tree, filter},
     store::Reader,
 };
@@ -67,11 +67,11 @@ impl export_server::Export for Service {
         &self,
         request: Request<ReadLogRequest>,
     ) -> Result<Response<Self::ReadLogStream>, Status> {
-        let peer = peer::ensure_reader(&request, &self.health)?;
-        let place = self.place(&peer)?;
+        let person = access::person(&request, Action::Verify, &self.health)?;
+        let place = self.place(&person)?;
         let first = request.into_inner().first_record;
         let end = self.ledger.durable_end();
-        self.note(&peer, format!("records {first}–{}", end.0.saturating_sub(1)), 0, 0);
+        self.note(&person, format!("records {first}–{}", end.0.saturating_sub(1)), 0, 0);
         let (out, stream) = mpsc::channel(UNREAD);
         let (directory, tree) = (self.log_directory.clone(), self.tree.clone());
         tokio::task::spawn_blocking(move || {
@@ -85,8 +85,8 @@ impl export_server::Export for Service {
         &self,
         request: Request<ExportJobRequest>,
     ) -> Result<Response<Self::ExportJobStream>, Status> {
-        let peer = peer::ensure_reader(&request, &self.health)?;
-        let place = self.place(&peer)?;
+        let person = access::person(&request, Action::Export, &self.health)?;
+        let place = self.place(&person)?;
         let ExportJobRequest { job_id, format } = request.into_inner();
         let format = ExportFormat::try_from(format)
             .ok()
@@ -104,7 +104,7 @@ impl export_server::Export for Service {
             tiles: self.tree.tiles.clone(),
             end: self.ledger.durable_end(),
             signer: self.signer.clone(),
-            reader: name(&peer),
+            reader: person.name.clone(),
         };
         let job_id = wanted.job_id.clone();
         let made = tokio::task::spawn_blocking(move || -> Result<_, Status> {
@@ -119,21 +119,21 @@ impl export_server::Export for Service {
         let (bytes, (batches, events)) = made
             .await
             .unwrap_or_else(|_| Err(Status::internal("the export failed; see the collector's own log")))?;
-        self.note(&peer, format!("job {job_id}"), batches, events);
+        self.note(&person, format!("job {job_id}"), batches, events);
         Ok(Response::new(in_pieces(bytes, place)))
     }
 }
 
 impl Service {
-    fn place(&self, peer: &Peer) -> Result<OwnedSemaphorePermit, Status> {
+    fn place(&self, person: &Person) -> Result<OwnedSemaphorePermit, Status> {
         self.places.clone().try_acquire_owned().map_err(|_| {
-            self.health.refuse(Refusal::Busy, peer, "too many exports at a time");
+            self.health.refuse(Refusal::Busy, person, "too many exports at a time");
             Status::resource_exhausted("other exports are under way; try again when they are done")
         })
     }
 
-    fn note(&self, peer: &Peer, what: String, batches: u64, events: u64) {
-        self.acts.record(Act::Exported(Exported { reader: name(peer), what, batches, events }));
+    fn note(&self, person: &Person, what: String, batches: u64, events: u64) {
+        self.acts.record(Act::Exported(Exported { reader: person.name.clone(), what, batches, events }));
     }
 
     /// The newest checkpoint over a record, one that is sufficiently cosigned if there is one.
@@ -149,13 +149,6 @@ impl Service {
                 Err(Status::unavailable("the job's last record is not in a signed checkpoint yet; try again"))
             }
         }
-    }
-}
-
-fn name(peer: &Peer) -> String {
-    match peer {
-        Peer::Reader(name) | Peer::Admin(name) => name.clone(),
-        other => other.to_string(),
     }
 }
 

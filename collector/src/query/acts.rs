@@ -8,13 +8,13 @@ use tonic::Status;
 
 use super::{DEFAULT_EVENTS, MAX_ANSWER_BYTES, MAX_EVENTS, Service, bounded, filter, words};
 use crate::{
-    peer::Peer,
+    access::Person,
     store::{ActSelection, Bounds},
 };
 
 pub(super) async fn list(
     service: &Service,
-    reader: &Peer,
+    reader: &Person,
     request: ListActsRequest,
 ) -> Result<ListActsResponse, Status> {
     if let Some(unknown) = request.kinds.iter().find(|kind| !ACT_KINDS.contains(&kind.as_str())) {
@@ -24,7 +24,7 @@ pub(super) async fn list(
     if request.kinds.len() > ACT_KINDS.len() {
         return Err(Status::invalid_argument("a kind is named twice"));
     }
-    service.questions.asked(reader, "ListActs", &words::acts(&request));
+    service.questions.asked(&reader.name, "ListActs", &words::acts(&request));
     let (since, until) = filter::span(request.since.as_ref(), request.until.as_ref());
     let selection = ActSelection { kinds: request.kinds, host_id: request.host_id, since, until };
     let bounds =

@@ -4,16 +4,16 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use axum::{
     Router,
-    extract::{Path, Request, State},
+    extract::{Path, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 
 use crate::{
+    access::{Action, Forbidden, Person},
     acts::Questions,
     health::{Health, Refusal},
-    peer::{Peer, PeerInfo},
 };
 
 /// What the files are served with.
@@ -24,26 +24,25 @@ pub(crate) struct Files {
     pub(crate) health: Arc<Health>,
 }
 
-/// Adds the files to the services.
-pub(crate) fn route(router: Router, files: Files) -> Router {
-    router.merge(Router::new().route("/tlog/{*path}", get(file)).with_state(files))
+pub(crate) fn router(files: Files) -> Router {
+    Router::new().route("/tlog/{*path}", get(file)).with_state(files)
 }
 
-async fn file(State(files): State<Files>, Path(path): Path<String>, request: Request) -> Response {
-    match request.extensions().get::<PeerInfo>() {
-        Some(PeerInfo { peer, .. }) if matches!(**peer, Peer::Reader(_) | Peer::Admin(_)) => {
-            files.questions.asked(peer, "GET", "the tree's files");
-        }
-        Some(PeerInfo { peer, .. }) => {
-            files.health.refuse(Refusal::Identity, peer, "only readers may read the tree");
-            return (StatusCode::FORBIDDEN, "only readers may read the tree\n").into_response();
-        }
-        None => return (StatusCode::UNAUTHORIZED, "no client certificate was shown\n").into_response(),
-    }
-    let Some((kind, caching)) = kind(&path) else {
+async fn file(
+    person: Person,
+    State(files): State<Files>,
+    Path(path): Path<String>,
+) -> Result<Response, Forbidden> {
+    person.require(Action::Verify).inspect_err(|why| files.health.refuse(Refusal::Identity, &person, why))?;
+    files.questions.asked(&person.name, "GET", "the tree's files");
+    Ok(send(&files.directory, &path).await)
+}
+
+async fn send(directory: &std::path::Path, path: &str) -> Response {
+    let Some((kind, caching)) = kind(path) else {
         return (StatusCode::NOT_FOUND, "there is no such file in a tree\n").into_response();
     };
-    match tokio::fs::read(files.directory.join(&path)).await {
+    match tokio::fs::read(directory.join(path)).await {
         Ok(bytes) => {
             ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, caching)], bytes).into_response()
         }

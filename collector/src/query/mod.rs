@@ -27,10 +27,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    access::{self, Action},
     acts::Questions,
     health::{Health, Refusal},
     ledger::Ledger,
-    peer,
     store::{Bounds, LiveEvents, Order, Reader, Selection, StoreError},
     tree::Published,
     witness::submit::Statements,
@@ -77,9 +77,9 @@ impl Query for Service {
         &self,
         request: Request<ListJobsRequest>,
     ) -> Result<Response<ListJobsResponse>, Status> {
-        let reader = peer::ensure_reader(&request, &self.health)?;
+        let reader = access::person(&request, Action::Read, &self.health)?;
         let request = request.into_inner();
-        self.questions.asked(&reader, "ListJobs", &words::jobs(&request));
+        self.questions.asked(&reader.name, "ListJobs", &words::jobs(&request));
         let ListJobsRequest { limit, repository, since, until } = request;
         let limit = bounded(limit, DEFAULT_JOBS, MAX_JOBS);
         let (since, until) = filter::span(since.as_ref(), until.as_ref());
@@ -94,11 +94,11 @@ impl Query for Service {
         &self,
         request: Request<ListEventsRequest>,
     ) -> Result<Response<ListEventsResponse>, Status> {
-        let reader = peer::ensure_reader(&request, &self.health)?;
+        let reader = access::person(&request, Action::Read, &self.health)?;
         let ListEventsRequest { filter, limit } = request.into_inner();
         let filter = filter.unwrap_or_default();
         filter::check(&filter)?;
-        self.questions.asked(&reader, "ListEvents", &words::filter(&filter));
+        self.questions.asked(&reader.name, "ListEvents", &words::filter(&filter));
         let bounds = Bounds { events: bounded(limit, DEFAULT_EVENTS, MAX_EVENTS), bytes: MAX_ANSWER_BYTES };
         let (mut events, more) = self
             .reader
@@ -112,14 +112,14 @@ impl Query for Service {
     }
 
     async fn tail(&self, request: Request<TailRequest>) -> Result<Response<Self::TailStream>, Status> {
-        let reader = peer::ensure_reader(&request, &self.health)?;
+        let reader = access::person(&request, Action::Analyse, &self.health)?;
         let Ok(place) = self.tails.clone().try_acquire_owned() else {
             self.health.refuse(Refusal::Busy, &reader, "limits.max_tails is reached");
             return Err(Status::resource_exhausted("too many live tails; end one or raise limits.max_tails"));
         };
         let filter = request.into_inner().filter.unwrap_or_default();
         filter::check(&filter)?;
-        self.questions.asked(&reader, "Tail", &words::filter(&filter));
+        self.questions.asked(&reader.name, "Tail", &words::filter(&filter));
         // Before the look at the index, so that nothing falls in between.
         let events = self.live.subscribe();
         let wanted = filter.clone();
@@ -136,9 +136,9 @@ impl Query for Service {
     }
 
     async fn get_job(&self, request: Request<GetJobRequest>) -> Result<Response<GetJobResponse>, Status> {
-        let reader = peer::ensure_reader(&request, &self.health)?;
+        let reader = access::person(&request, Action::Read, &self.health)?;
         let prefix = request.into_inner().job_id;
-        self.questions.asked(&reader, "GetJob", &words::job(&prefix));
+        self.questions.asked(&reader.name, "GetJob", &words::job(&prefix));
         let bounds = Bounds { events: MAX_EVENTS, bytes: MAX_ANSWER_BYTES };
         let answer = self
             .reader
@@ -161,8 +161,8 @@ impl Query for Service {
     }
 
     async fn verify(&self, request: Request<VerifyRequest>) -> Result<Response<VerifyResponse>, Status> {
-        let reader = peer::ensure_reader(&request, &self.health)?;
-        self.questions.asked(&reader, "Verify", "");
+        let reader = access::person(&request, Action::Verify, &self.health)?;
+        self.questions.asked(&reader.name, "Verify", "");
         let _one_at_a_time = self.verifying.lock().await;
         let (directory, end) = (self.log_directory.clone(), self.ledger.durable_end());
         let verified = tokio::task::spawn_blocking(move || verify::verify_up_to(&directory, end)).await;
@@ -176,7 +176,7 @@ impl Query for Service {
         &self,
         request: Request<ListActsRequest>,
     ) -> Result<Response<ListActsResponse>, Status> {
-        let reader = peer::ensure_reader(&request, &self.health)?;
+        let reader = access::person(&request, Action::ReadActs, &self.health)?;
         acts::list(self, &reader, request.into_inner()).await.map(Response::new)
     }
 
@@ -184,8 +184,8 @@ impl Query for Service {
         &self,
         request: Request<GetCheckpointRequest>,
     ) -> Result<Response<GetCheckpointResponse>, Status> {
-        let reader = peer::ensure_reader(&request, &self.health)?;
-        self.questions.asked(&reader, "GetCheckpoint", "");
+        let reader = access::person(&request, Action::Verify, &self.health)?;
+        self.questions.asked(&reader.name, "GetCheckpoint", "");
         Ok(Response::new(self.tree.checkpoint()))
     }
 
@@ -193,9 +193,9 @@ impl Query for Service {
         &self,
         request: Request<ProveRecordRequest>,
     ) -> Result<Response<ProveRecordResponse>, Status> {
-        let reader = peer::ensure_reader(&request, &self.health)?;
+        let reader = access::person(&request, Action::Verify, &self.health)?;
         let record = request.into_inner().record;
-        self.questions.asked(&reader, "ProveRecord", &format!("record {record}"));
+        self.questions.asked(&reader.name, "ProveRecord", &format!("record {record}"));
         proofs::record(self, record).await.map(Response::new)
     }
 
@@ -203,9 +203,9 @@ impl Query for Service {
         &self,
         request: Request<ProveConsistencyRequest>,
     ) -> Result<Response<ProveConsistencyResponse>, Status> {
-        let reader = peer::ensure_reader(&request, &self.health)?;
+        let reader = access::person(&request, Action::Verify, &self.health)?;
         let ProveConsistencyRequest { old_size, new_size } = request.into_inner();
-        self.questions.asked(&reader, "ProveConsistency", &format!("sizes {old_size} and {new_size}"));
+        self.questions.asked(&reader.name, "ProveConsistency", &format!("sizes {old_size} and {new_size}"));
         proofs::consistency(self, old_size, new_size).await.map(Response::new)
     }
 
@@ -213,9 +213,9 @@ impl Query for Service {
         &self,
         request: Request<ProveEventRequest>,
     ) -> Result<Response<ProveEventResponse>, Status> {
-        let reader = peer::ensure_reader(&request, &self.health)?;
+        let reader = access::person(&request, Action::Export, &self.health)?;
         let asked = request.into_inner();
-        self.questions.asked(&reader, "ProveEvent", &words::event(&asked));
+        self.questions.asked(&reader.name, "ProveEvent", &words::event(&asked));
         proofs::event(self, asked).await.map(Response::new)
     }
 }

@@ -9,8 +9,8 @@ use tonic::Status;
 
 use super::filter;
 use crate::{
+    access::Person,
     health::{Health, Refusal},
-    peer::Peer,
 };
 
 /// Events that wait for this reader's network.
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Tail {
     pub(super) filter: EventFilter,
     pub(super) events: broadcast::Receiver<Arc<AuditEvent>>,
-    pub(super) reader: Arc<Peer>,
+    pub(super) reader: Arc<Person>,
     pub(super) health: Arc<Health>,
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) _place: OwnedSemaphorePermit,
