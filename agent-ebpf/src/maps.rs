@@ -29,7 +29,7 @@ pub static COUNTERS: PerCpuArray<Counters, { Hook::ALL.len() }> = PerCpuArray::n
 
 /// Environment variables whose values may leave the kernel.
 #[btf_map]
-pub static IDENTITY_VARIABLES: HashMap<VariableName, u8, 128> = HashMap::new();
+pub static IDENTITY_VARIABLES: HashMap<VariableName, u8, 1024> = HashMap::new();
 
 /// Bytes of the environment that one step looks at; also the longest value that is reported, with its name.
 pub const CHUNK_BYTES: usize = 256;

@@ -22,7 +22,7 @@ use crate::{
 pub fn sensor(config: &Config) -> Result<Sensor, SensorError> {
     let mut config = config.clone();
     config.sensor.pin_directory = None;
-    run::start_sensor(&config)
+    run::start_sensor(&config).map(|(sensor, _)| sensor)
 }
 
 /// Detaches what is pinned, and says so.

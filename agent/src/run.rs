@@ -27,10 +27,10 @@ use crate::{
     config::{Config, HighestTier},
     enrol::{Credentials, CredentialsError, EnrolError, identity},
     host::{self, HostError},
-    job::{HostIdentity, IDENTITY_VARIABLES, RunnerPrograms, saved::StateFile, trust::Trust},
+    job::{HostIdentity, platform::Platforms, saved::StateFile, trust::Trust},
     link::LinkError,
     output::{JsonOutput, Output},
-    pipeline::Pipeline,
+    pipeline::{Pipeline, Settings},
     sensor::{Sensor, SensorError, Wanted, coverage::Tier, loader::RingSizes, pins::PinsError},
     spool::{self, Spool, SpoolError, SpoolHandle},
     uplink::{Change, DEFAULT_SHUTDOWN, Uplink},
@@ -288,11 +288,14 @@ impl Sensing {
         let (config, thread_wake, thread_stop) = (config.clone(), Arc::clone(&wake), Arc::clone(&stop));
         let work = move || {
             match start_sensor(&config) {
-                Ok(sensor) => {
+                Ok((sensor, platforms)) => {
                     let boot_id = identity.boot_id.clone();
-                    let trust = Trust::new(&config.runners);
-                    let runners = RunnerPrograms::new(config.runners.programs);
-                    let mut pipeline = Pipeline::new(identity, runners, trust, output);
+                    let settings = Settings {
+                        platforms,
+                        trust: Trust::new(&config.runners),
+                        job_idle: config.runners.job_idle(),
+                    };
+                    let mut pipeline = Pipeline::new(identity, settings, output);
                     // Without pinned programs the kernel side has forgotten who belongs to whom.
                     let pinned = config.sensor.pin_directory.is_some();
                     let state = pinned.then(|| StateFile::in_directory(&config.host.state_directory));
@@ -344,12 +347,15 @@ impl Sensing {
 /// # Errors
 ///
 /// See [`Sensor::start`].
-pub fn start_sensor(config: &Config) -> Result<Sensor, SensorError> {
-    let variables = IDENTITY_VARIABLES.iter().copied().chain(relocations::variables());
-    Sensor::start(Wanted {
+pub fn start_sensor(config: &Config) -> Result<(Sensor, Platforms), SensorError> {
+    let platforms = Platforms::new(config).map_err(Box::new)?;
+    let variables = platforms.variables();
+    let identity = variables.iter().filter_map(|name| variable_name(name));
+    let names = identity.chain(relocations::variables().filter_map(variable_name));
+    let sensor = Sensor::start(Wanted {
         rings: RingSizes { critical: config.sensor.critical_ring_bytes, bulk: config.sensor.bulk_ring_bytes },
-        variables: variables.filter_map(variable_name).collect(),
-        runner_names: RunnerPrograms::new(config.runners.programs.clone()).names().map(runner_name).collect(),
+        variables: names.collect(),
+        runner_names: platforms.runner_names().iter().map(|name| runner_name(name)).collect(),
         targets: files::targets(&config.catalog),
         anywhere: files::anywhere(),
         highest: match config.sensor.highest_tier {
@@ -357,7 +363,8 @@ pub fn start_sensor(config: &Config) -> Result<Sensor, SensorError> {
             HighestTier::B => Tier::B,
         },
         pin_directory: config.sensor.pin_directory.clone(),
-    })
+    })?;
+    Ok((sensor, platforms))
 }
 
 fn sense(

@@ -12,6 +12,7 @@ use globset::Glob;
 use tonic::transport::Uri;
 
 use super::{Catalog, Collector, Config, Enrol, Runners, Sensor, Spool, TrustMode};
+use crate::job::platform;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -33,8 +34,33 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
     spool(&config.spool)?;
     catalog(&config.catalog)?;
     sensor(&config.sensor)?;
+    platforms(config)?;
+    within("runners.job_idle_seconds", config.runners.job_idle_seconds, &(1..=3600))?;
     for (index, program) in config.runners.programs.iter().enumerate() {
         absolute(&format!("runners.programs.{index}.executable"), &program.executable)?;
+        let mut known = platform::built_in_names();
+        known.extend(config.platform.iter().map(|rule| rule.name.as_str()));
+        if !known.contains(&program.platform.as_str()) {
+            let problem =
+                format!("unknown platform \"{}\": expected one of {}", program.platform, known.join(", "));
+            return Err(Invalid::new(format!("runners.programs.{index}.platform"), problem));
+        }
+    }
+    Ok(())
+}
+
+fn platforms(config: &Config) -> Result<(), Invalid> {
+    let rules = &config.platform;
+    if rules.len() > platform::check::MAX_PLATFORMS {
+        let problem = format!("more than {} platforms", platform::check::MAX_PLATFORMS);
+        return Err(Invalid::new("platform", problem));
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        platform::check::rule(rule, &format!("platform.{index}."))?;
+        if rules[..index].iter().any(|earlier| earlier.name == rule.name) {
+            let problem = format!("\"{}\" is there twice", rule.name);
+            return Err(Invalid::new(format!("platform.{index}.name"), problem));
+        }
     }
     trusted_runners(&config.runners)
 }

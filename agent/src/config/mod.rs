@@ -14,7 +14,7 @@ use std::{
 use buildtrail_settings::SettingsError;
 use serde::{Deserialize, Serialize};
 
-use crate::link::CaPin;
+use crate::{job::platform::PlatformRule, link::CaPin};
 
 /// All settings of the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
@@ -34,6 +34,8 @@ pub struct Config {
     pub sensor: Sensor,
     /// Further runner programs.
     pub runners: Runners,
+    /// CI platforms beyond those that the agent knows, or in their place.
+    pub platform: Vec<PlatformRule>,
 }
 
 /// `[host]`
@@ -145,11 +147,13 @@ pub enum HighestTier {
 }
 
 /// `[runners]`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Runners {
     /// Runner executables beyond those found by themselves.
     pub programs: Vec<RunnerProgram>,
+    /// After how many seconds a job is over of which nothing runs, where its runner goes on; 1 to 3600.
+    pub job_idle_seconds: u64,
     /// Which of the processes that look like runners are believed.
     pub trust: TrustMode,
     /// Runners that the operator declares.
@@ -185,31 +189,10 @@ pub struct TrustedRunner {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunnerProgram {
-    /// Which runner it is.
-    pub platform: Platform,
+    /// Which runner it is: the name of a platform.
+    pub platform: String,
     /// Absolute path of the executable.
     pub executable: PathBuf,
-}
-
-/// A CI platform whose runner the agent understands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Platform {
-    /// `Runner.Worker` of actions/runner.
-    GithubActions,
-    /// `act`, which runs GitHub workflows locally.
-    Act,
-}
-
-impl Platform {
-    /// The word used in settings and in `Job.platform`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::GithubActions => "github-actions",
-            Self::Act => "act",
-        }
-    }
 }
 
 impl Default for Host {
@@ -260,6 +243,20 @@ impl Default for Sensor {
             pin_directory: None,
             highest_tier: HighestTier::A,
         }
+    }
+}
+
+impl Default for Runners {
+    fn default() -> Self {
+        Self { programs: Vec::new(), job_idle_seconds: 30, trust: TrustMode::default(), trusted: Vec::new() }
+    }
+}
+
+impl Runners {
+    /// [`Self::job_idle_seconds`] as a duration.
+    #[must_use]
+    pub fn job_idle(&self) -> Duration {
+        Duration::from_secs(self.job_idle_seconds)
     }
 }
 

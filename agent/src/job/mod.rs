@@ -4,8 +4,8 @@
 //! descendants inherit through the process table, and the jobs' beginnings and ends. Must never name a job from what the
 //! job's own processes say: a process that has a membership is never asked again.
 
-mod github;
-mod runner;
+mod lifecycle;
+pub mod platform;
 pub mod saved;
 pub mod trust;
 
@@ -19,10 +19,11 @@ use buildtrail_evidence::id::{BootId, HostId};
 use buildtrail_proto::v1;
 use sha2::{Digest as _, Sha256};
 
-use crate::{clock::BootTime, config::Platform, process::ProcessId, sensor::records::Exec};
+use crate::{clock::BootTime, process::ProcessId, sensor::records::Exec};
 
-pub use github::IDENTITY_VARIABLES;
-pub use runner::RunnerPrograms;
+pub use lifecycle::EndedJob;
+use lifecycle::{Lifecycle, Recent};
+use platform::{Claim, Platform, StepClaim, rule::StepOf};
 use saved::SavedJob;
 
 /// Names and addresses that one job may teach the agent: more than a build needs, and a bound against a hostile one.
@@ -46,12 +47,28 @@ impl Membership {
     }
 }
 
-/// What a runner's child said about the job, before it has an id.
-struct Claim {
-    job: v1::Job,
-    /// Tells two jobs of one runner process apart that are otherwise alike (a matrix).
-    workspace: String,
-    step: Option<String>,
+/// What became of a runner's child.
+#[derive(Debug)]
+pub struct Assigned {
+    /// What it works for.
+    pub membership: Membership,
+    /// The job begins with it, or goes on after it was taken for ended.
+    pub begins: Option<v1::JobStarted>,
+}
+
+/// Who is asked about a job.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The runner.
+    pub runner: ProcessId,
+    /// What the runner itself created.
+    pub root: ProcessId,
+    /// What was executed.
+    pub exec: &'a Exec,
+    /// The working directory.
+    pub directory: &'a [u8],
+    /// When.
+    pub time: BootTime,
 }
 
 /// A job that runs.
@@ -64,6 +81,10 @@ pub struct JobState {
     /// What it did so far.
     pub summary: v1::JobFinished,
     runner: ProcessId,
+    platform: Rc<Platform>,
+    /// Which of the platform's ways to name a job.
+    rule: usize,
+    life: Lifecycle,
     steps: HashMap<String, Rc<v1::Step>>,
     names: HashMap<IpAddr, Vec<String>>,
     reported_variables: HashSet<(Option<u32>, String)>,
@@ -110,40 +131,47 @@ pub struct JobTracker {
     jobs: HashMap<String, JobState>,
     /// Those that are over, as long as one of their processes lives.
     over: HashMap<String, JobState>,
+    recent: Recent,
 }
 
 impl JobTracker {
     /// No jobs yet.
     #[must_use]
     pub fn new(host: HostIdentity) -> Self {
-        Self { host, jobs: HashMap::new(), over: HashMap::new() }
+        Self { host, jobs: HashMap::new(), over: HashMap::new(), recent: Recent::default() }
     }
 
-    /// Names a runner's child by what the runner gave it. `None` when that is no job's process. The flag tells that the
-    /// job is new.
-    pub fn assign(
-        &mut self,
-        platform: Platform,
-        runner: ProcessId,
-        exec: &Exec,
-        time: BootTime,
-    ) -> Option<(Membership, bool)> {
-        let claim = match platform {
-            Platform::GithubActions | Platform::Act => github::claim(platform, exec)?,
-        };
-        let id = self.job_id(runner, &claim);
-        let new = !self.jobs.contains_key(&id);
-        let state = self.jobs.entry(id.clone()).or_insert_with(|| JobState {
-            job: Rc::new(v1::Job { job_id: id, ..claim.job }),
-            started: time,
-            summary: v1::JobFinished::default(),
-            runner,
-            steps: HashMap::new(),
-            names: HashMap::new(),
-            reported_variables: HashSet::new(),
-        });
+    /// Names a runner's child, or a process of its tree, by what the runner gave it. `None` when that is no job's process.
+    pub fn assign(&mut self, platform: &Rc<Platform>, asked: Asked<'_>) -> Option<Assigned> {
+        let claim = platform.claim(asked.exec, asked.directory)?;
+        let id = self.job_id(&platform.rule.name, asked.runner, &claim);
+        let mut begins = None;
+        if !self.jobs.contains_key(&id) {
+            self.displace(asked.runner, &claim.slot, &id, asked.time);
+            let again = self.over.remove(&id).or_else(|| self.recent.take(&id));
+            begins = Some(v1::JobStarted { continued: again.is_some(), ..v1::JobStarted::default() });
+            let state = again.unwrap_or_else(|| begin(id.clone(), platform, &claim, asked));
+            self.jobs.insert(id.clone(), state);
+        }
+        let state = self.jobs.get_mut(&id)?;
+        Self::begin_root(state, asked.root);
         let step = claim.step.map(|step| step_of(&mut state.steps, step));
-        Some((Membership { job: Rc::clone(&state.job), step }, new))
+        Some(Assigned { membership: Membership { job: Rc::clone(&state.job), step }, begins })
+    }
+
+    /// The step that a child of the process begins that runs the whole job.
+    pub fn step_below(&mut self, job_id: &str, exec: &Exec, directory: &[u8]) -> Option<Membership> {
+        let state = self.jobs.get_mut(job_id)?;
+        let claim = state.platform.rule.job.get(state.rule)?.grandchild_step(exec, directory)?;
+        let step = step_of(&mut state.steps, claim);
+        Some(Membership { job: Rc::clone(&state.job), step: Some(step) })
+    }
+
+    /// Whether steps of this job are begun by children of the process that runs the whole job.
+    #[must_use]
+    pub fn has_steps_below(&self, job_id: &str) -> bool {
+        let rule = self.jobs.get(job_id).and_then(|state| state.platform.rule.job.get(state.rule));
+        rule.is_some_and(|rule| rule.step.of == StepOf::Grandchild)
     }
 
     /// The only job of a runner process that runs one job in its life.
@@ -167,25 +195,38 @@ impl JobTracker {
                 steps: state.steps.values().map(|step| step.as_ref().clone()).collect(),
                 summary: state.summary,
                 over,
+                rule: state.rule,
+                slot: state.life.slot.clone(),
+                roots: state.life.roots.iter().map(|root| (*root).into()).collect(),
             }
         };
         self.jobs.values().map(saved(false)).chain(self.over.values().map(saved(true))).collect()
     }
 
-    /// Goes on with a job of an earlier agent.
-    pub fn restore(&mut self, saved: SavedJob) {
-        let jobs = if saved.over { &mut self.over } else { &mut self.jobs };
+    /// Goes on with a job of an earlier agent. `lives` says which of its runner's children have not ended meanwhile.
+    pub fn restore(&mut self, platform: Rc<Platform>, saved: SavedJob, lives: impl Fn(ProcessId) -> bool) {
         let steps = saved.steps.into_iter().map(|step| (step.id.clone(), Rc::new(step))).collect();
+        let ends = platform.rule.job.get(saved.rule).map(|rule| rule.ends).unwrap_or_default();
+        let mut life = Lifecycle::new(ends, saved.slot);
+        life.roots = saved.roots.into_iter().map(ProcessId::from).collect();
         let state = JobState {
             job: Rc::new(saved.job),
             started: BootTime(saved.started_boot_time_ns),
             summary: saved.summary,
             runner: saved.runner.into(),
+            platform,
+            rule: saved.rule,
+            life,
             steps,
             names: HashMap::new(),
             reported_variables: HashSet::new(),
         };
+        let ended: Vec<ProcessId> = state.life.roots.iter().copied().filter(|root| !lives(*root)).collect();
+        let jobs = if saved.over { &mut self.over } else { &mut self.jobs };
         jobs.insert(state.job.job_id.clone(), state);
+        for root in ended {
+            self.root_ended(root, BootTime::now());
+        }
     }
 
     /// A process's membership, as it was saved.
@@ -215,14 +256,20 @@ impl JobTracker {
 
     /// Forgets the jobs that are over and have no process any more. Returns them.
     pub fn forget_over(&mut self, has_processes: impl Fn(&str) -> bool) -> Vec<String> {
-        self.over.extract_if(|id, _| !has_processes(id)).map(|(id, _)| id).collect()
+        let forgotten: Vec<(String, JobState)> = self.over.extract_if(|id, _| !has_processes(id)).collect();
+        let remember = |(id, state): (String, JobState)| {
+            self.recent.add(state);
+            id
+        };
+        forgotten.into_iter().map(remember).collect()
     }
 
     /// What an execution inside a job says about it that is known to be otherwise.
     #[must_use]
     pub fn contradictions(&self, known: &v1::Job, exec: &Exec) -> Vec<v1::IdentityClaim> {
-        let Some(claim) = github::claim(Platform::GithubActions, exec) else { return Vec::new() };
-        contradictions(known, &claim.job)
+        let state = self.jobs.get(&known.job_id).or_else(|| self.over.get(&known.job_id));
+        let claimed = state.and_then(|state| state.platform.claimed_job(exec));
+        claimed.map(|claimed| contradictions(known, &claimed)).unwrap_or_default()
     }
 
     /// What a runner says about this job is in doubt, or was not seen when it was said.
@@ -231,20 +278,6 @@ impl JobTracker {
         let assurance = v1::Assurance::Asserted.into();
         state.job = Rc::new(v1::Job { assurance, ..state.job.as_ref().clone() });
         Some(Rc::clone(&state.job))
-    }
-
-    /// Ends the jobs of a runner process that ended. They are remembered until [`Self::forget_over`].
-    pub fn finish(&mut self, runner: ProcessId, time: BootTime) -> Vec<(Rc<v1::Job>, v1::JobFinished)> {
-        let mut finished: Vec<JobState> =
-            self.jobs.extract_if(|_, state| state.runner == runner).map(|(_, state)| state).collect();
-        finished.sort_by_key(|state| state.started);
-        let mut told = Vec::new();
-        for state in finished {
-            let summary = v1::JobFinished { duration_ns: time.since(state.started), ..state.summary };
-            told.push((Rc::clone(&state.job), summary));
-            self.over.insert(state.job.job_id.clone(), state);
-        }
-        told
     }
 
     /// The boot that the jobs run in.
@@ -260,7 +293,7 @@ impl JobTracker {
     }
 
     /// See `Job.job_id` in event.proto. The runner's start is taken in hundredths of a second, which /proc also knows.
-    fn job_id(&self, runner: ProcessId, claim: &Claim) -> String {
+    fn job_id(&self, platform: &str, runner: ProcessId, claim: &Claim<'_>) -> String {
         let mut digest = Sha256::new();
         let runner = format!("{} {}", runner.pid, runner.start.0 / crate::process::COARSE_START);
         let job = &claim.job;
@@ -269,12 +302,12 @@ impl JobTracker {
             self.host.host_id.as_str(),
             self.host.boot_id.as_str(),
             &runner,
-            &job.platform,
+            platform,
             &job.repository,
             &job.run_id,
             &job.run_attempt,
             &job.name,
-            &claim.workspace,
+            &claim.distinct,
         ] {
             digest.update((part.len() as u64).to_le_bytes());
             digest.update(part.as_bytes());
@@ -309,10 +342,33 @@ fn contradictions(known: &v1::Job, claimed: &v1::Job) -> Vec<v1::IdentityClaim> 
     differ.collect()
 }
 
-fn step_of(steps: &mut HashMap<String, Rc<v1::Step>>, id: String) -> Rc<v1::Step> {
+fn begin(id: String, platform: &Rc<Platform>, claim: &Claim<'_>, asked: Asked<'_>) -> JobState {
+    let job = v1::Job {
+        job_id: id,
+        platform: platform.rule.name.clone(),
+        assurance: v1::Assurance::Observed.into(),
+        ..claim.job.clone()
+    };
+    JobState {
+        job: Rc::new(job),
+        started: asked.time,
+        summary: v1::JobFinished::default(),
+        runner: asked.runner,
+        platform: Rc::clone(platform),
+        rule: claim.index,
+        life: Lifecycle::new(claim.rule.ends, claim.slot.clone()),
+        steps: HashMap::new(),
+        names: HashMap::new(),
+        reported_variables: HashSet::new(),
+    }
+}
+
+/// The step with this id; a step without one is always a new one, and its number is its id.
+fn step_of(steps: &mut HashMap<String, Rc<v1::Step>>, claim: StepClaim) -> Rc<v1::Step> {
     let index = u32::try_from(steps.len()).unwrap_or(u32::MAX).saturating_add(1);
-    let step =
-        steps.entry(id.clone()).or_insert_with(|| Rc::new(v1::Step { id, index, ..v1::Step::default() }));
+    let StepClaim { id, name, path } = claim;
+    let id = if id.is_empty() { index.to_string() } else { id };
+    let step = steps.entry(id.clone()).or_insert_with(|| Rc::new(v1::Step { id, index, name, path }));
     Rc::clone(step)
 }
 

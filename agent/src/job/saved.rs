@@ -55,6 +55,15 @@ pub struct SavedJob {
     /// Its runner has ended; some of its processes have not.
     #[serde(default)]
     pub over: bool,
+    /// Which of its platform's ways to name a job.
+    #[serde(default)]
+    pub rule: usize,
+    /// Its place at the runner.
+    #[serde(default)]
+    pub slot: String,
+    /// The runner's children that work for it.
+    #[serde(default)]
+    pub roots: Vec<SavedProcess>,
 }
 
 /// A process that was named.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::sensor::records::Variable;
+use crate::{config::Config, sensor::records::Variable};
 
 const RUNNER: ProcessId = ProcessId { pid: 10, start: BootTime(1_000_000_000) };
 
@@ -8,6 +8,19 @@ fn tracker() -> JobTracker {
         host_id: HostId::parse("h").unwrap(),
         boot_id: BootId::parse("b").unwrap(),
     })
+}
+
+/// What the runner named `platform` started; the root is a process of its own each time.
+fn assign(
+    tracker: &mut JobTracker,
+    platform: &str,
+    runner: ProcessId,
+    exec: &Exec,
+    time: BootTime,
+) -> Option<Assigned> {
+    let platform = platform::Platforms::new(&Config::default()).unwrap().named(platform).unwrap();
+    let root = ProcessId { pid: 100, start: time };
+    tracker.assign(&platform, Asked { runner, root, exec, directory: b"/", time })
 }
 
 fn exec(pairs: &[(&str, &str)]) -> Exec {
@@ -25,8 +38,8 @@ fn steps_are_numbered_in_the_order_in_which_the_runner_starts_them() {
     let mut tracker = tracker();
     let mut index = |step: &str| {
         let exec = exec(&[("GITHUB_ACTION", step)]);
-        let (membership, _) = tracker.assign(Platform::Act, RUNNER, &exec, BootTime(1)).unwrap();
-        membership.step.unwrap().index
+        let assigned = assign(&mut tracker, "act", RUNNER, &exec, BootTime(1)).unwrap();
+        assigned.membership.step.unwrap().index
     };
     assert_eq!([index("checkout"), index("test"), index("checkout")], [1, 2, 1]);
 }
@@ -44,7 +57,8 @@ fn jobs_of_one_runner_process_stay_apart() {
     let ids: HashSet<String> = variants
         .iter()
         .map(|variant| {
-            tracker.assign(Platform::Act, RUNNER, &exec(variant), BootTime(1)).unwrap().0.job.job_id.clone()
+            let assigned = assign(&mut tracker, "act", RUNNER, &exec(variant), BootTime(1));
+            assigned.unwrap().membership.job.job_id.clone()
         })
         .collect();
     assert_eq!(ids.len(), variants.len());
@@ -56,7 +70,8 @@ fn the_same_job_has_the_same_id_when_the_runners_start_is_known_only_coarsely() 
     let precise = ProcessId { pid: 10, start: BootTime(1_234_567_890) };
     let coarse = ProcessId { pid: 10, start: BootTime(1_230_000_000) };
     let id = |runner| {
-        tracker().assign(Platform::Act, runner, &exec(&[]), BootTime(1)).unwrap().0.job.job_id.clone()
+        let assigned = assign(&mut tracker(), "act", runner, &exec(&[]), BootTime(1));
+        assigned.unwrap().membership.job.job_id.clone()
     };
     assert_eq!(id(precise), id(coarse));
     assert_eq!(id(precise).len(), 32);
@@ -67,7 +82,7 @@ fn what_is_no_step_names_no_job() {
     let mut tracker = tracker();
     for missing in ["GITHUB_ACTIONS", "GITHUB_JOB", "GITHUB_RUN_ID"] {
         assert!(
-            tracker.assign(Platform::Act, RUNNER, &exec(&[(missing, "")]), BootTime(1)).is_none(),
+            assign(&mut tracker, "act", RUNNER, &exec(&[(missing, "")]), BootTime(1)).is_none(),
             "{missing}"
         );
     }
@@ -78,18 +93,19 @@ fn what_is_no_step_names_no_job() {
 fn a_runners_end_ends_its_jobs_and_no_others() {
     let other = ProcessId { pid: 11, ..RUNNER };
     let mut tracker = tracker();
-    tracker.assign(Platform::Act, RUNNER, &exec(&[]), BootTime(100)).unwrap();
-    tracker.assign(Platform::Act, other, &exec(&[]), BootTime(100)).unwrap();
-    let finished = tracker.finish(RUNNER, BootTime(150));
+    assign(&mut tracker, "act", RUNNER, &exec(&[]), BootTime(100)).unwrap();
+    assign(&mut tracker, "act", other, &exec(&[]), BootTime(100)).unwrap();
+    tracker.runner_ended(RUNNER, BootTime(150));
+    let finished = tracker.take_ended(|_| true);
     assert_eq!(finished.len(), 1);
-    assert_eq!(finished[0].1.duration_ns, 50);
+    assert_eq!(finished[0].summary.duration_ns, 50);
     assert_eq!(tracker.running(), 1);
 }
 
 #[test]
 fn a_credential_variable_is_reported_once_for_each_step() {
     let mut tracker = tracker();
-    let (membership, _) = tracker.assign(Platform::Act, RUNNER, &exec(&[]), BootTime(1)).unwrap();
+    let Assigned { membership, .. } = assign(&mut tracker, "act", RUNNER, &exec(&[]), BootTime(1)).unwrap();
     let state = tracker.get_mut(&membership.job.job_id).unwrap();
     let step = v1::Step { index: 1, ..v1::Step::default() };
     let names = || vec!["NPM_TOKEN".to_owned()];

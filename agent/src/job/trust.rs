@@ -166,7 +166,7 @@ impl Declared {
 
 /// The unit that systemd, as the system's manager, put a process into. What lies deeper is the unit's own to name: every
 /// user's manager is one such unit, and can have units of any name below it.
-fn system_unit(control_groups: &[u8]) -> Option<&str> {
+pub(crate) fn system_unit(control_groups: &[u8]) -> Option<&str> {
     let of_hierarchy = |prefix: &[u8]| {
         control_groups.split(|byte| *byte == b'\n').find_map(|line| {
             let at = line.windows(prefix.len()).position(|window| window == prefix)?;

@@ -9,6 +9,7 @@ mod connections;
 mod delegation;
 mod health;
 mod memory;
+mod naming;
 mod network;
 mod relocation;
 mod resume;
@@ -30,7 +31,12 @@ use crate::{
         stream::DnsStreams,
         text::Notes,
     },
-    job::{HostIdentity, JobTracker, Membership, RunnerPrograms, saved::Saved, trust::Trust},
+    job::{
+        EndedJob, HostIdentity, JobTracker, Membership,
+        platform::{self, Platforms},
+        saved::Saved,
+        trust::Trust,
+    },
     output::Output,
     process::{self, Process, ProcessId, ProcessTable, Role},
     sensor::{
@@ -43,6 +49,7 @@ use crate::{
 use connections::Connections;
 use health::Health;
 use memory::Reached;
+use naming::Naming;
 use network::{Destination, Family, Seen, ServicePath};
 use relocation::Relocations;
 use resume::Heritage;
@@ -52,6 +59,8 @@ use spoof::Identities;
 const JOB_END_GRACE: u64 = 250_000_000;
 /// How soon something that waits for its completion is looked at again.
 const SHORT_PATIENCE: Duration = Duration::from_millis(25);
+/// How soon jobs of which nothing runs are looked at again.
+const IDLE_PATIENCE: Duration = Duration::from_millis(250);
 /// How long the pipeline can be left alone when nothing waits.
 const LONG_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -71,11 +80,24 @@ pub struct Wishes {
 /// Reads what each hook emitted and lost since load.
 pub type ReadCounters<'a> = &'a dyn Fn() -> Result<Vec<(Hook, Counters)>, SensorError>;
 
+/// By what jobs are known.
+#[derive(Debug)]
+pub struct Settings {
+    /// CI platforms.
+    pub platforms: Platforms,
+    /// Which runners are believed.
+    pub trust: Trust,
+    /// After how long a job is over of which nothing runs, where its runner goes on.
+    pub job_idle: Duration,
+}
+
 /// The pipeline's state.
 pub struct Pipeline {
     processes: ProcessTable,
     jobs: JobTracker,
-    runners: RunnerPrograms,
+    platforms: Platforms,
+    naming: Naming,
+    job_idle: Duration,
     accesses: AccessMerger,
     lookups: DnsTracker,
     destinations: Seen<Destination>,
@@ -89,8 +111,6 @@ pub struct Pipeline {
     wishes: Wishes,
     heritage: Heritage,
     identities: Identities,
-    /// Runners that ended, and when.
-    ending: Vec<(ProcessId, BootTime)>,
     /// When jobs that are over are looked through again.
     next_farewell: BootTime,
     /// What is named now was running before any agent was.
@@ -102,29 +122,38 @@ pub struct Pipeline {
 impl Pipeline {
     /// A pipeline that knows the processes which run now. Call it when the sensors are attached.
     #[must_use]
-    pub fn new(host: HostIdentity, runners: RunnerPrograms, trust: Trust, output: Output) -> Self {
+    pub fn new(host: HostIdentity, settings: Settings, output: Output) -> Self {
+        let Settings { platforms, trust, job_idle } = settings;
         let mut identities = Identities::new(trust);
         let mut processes = ProcessTable::default();
         let mut found = Vec::new();
         let mut heritage = Heritage::default();
+        let mut naming = Naming::default();
         for mut process in process::snapshot() {
-            let looks_so = runners.platform_of(&process.executable).is_some();
-            if looks_so && identities.admit(process.id, process.users, false) {
+            let parent = processes.live(process.parent_pid);
+            process.creator = parent.map(|parent| parent.id);
+            process.role = match parent.map(|parent| (parent.role, parent.id)) {
+                Some((Role::Runner, runner)) => Role::RunnerChild { runner, root: process.id },
+                Some((role, _)) => role,
+                None => Role::Other,
+            };
+            if process.role == Role::Other
+                && let Some(platform) = naming::recognise_running(&platforms, &process)
+                && identities.admit(process.id, process.users, false)
+            {
                 process.role = Role::Runner;
                 found.push(process.id.pid);
                 heritage.add_runner(process.id);
-            } else if let Some(parent) = processes.live(process.parent_pid) {
-                process.role = match parent.role {
-                    Role::Runner => Role::RunnerChild(parent.id),
-                    role => role,
-                };
+                naming.add_runner(process.id, platform);
             }
             processes.insert_snapshot(process);
         }
         Self {
             processes,
             jobs: JobTracker::new(host),
-            runners,
+            platforms,
+            naming,
+            job_idle,
             accesses: AccessMerger::default(),
             lookups: DnsTracker::default(),
             destinations: Seen::default(),
@@ -138,7 +167,6 @@ impl Pipeline {
             wishes: Wishes { runners: found, ..Wishes::default() },
             heritage,
             identities,
-            ending: Vec::new(),
             next_farewell: BootTime(0),
             recovering: false,
             health: Health::default(),
@@ -157,8 +185,12 @@ impl Pipeline {
     /// How long the pipeline can be left alone.
     #[must_use]
     pub fn patience(&self) -> Duration {
-        let waiting = !self.accesses.is_empty() || !self.lookups.is_empty() || !self.ending.is_empty();
-        if waiting { SHORT_PATIENCE } else { LONG_PATIENCE }
+        let waiting = !self.accesses.is_empty() || !self.lookups.is_empty() || self.jobs.has_ending();
+        match (waiting, self.jobs.has_idle()) {
+            (true, _) => SHORT_PATIENCE,
+            (false, true) => IDLE_PATIENCE,
+            (false, false) => LONG_PATIENCE,
+        }
     }
 
     /// Takes what the sensors saw.
@@ -191,9 +223,11 @@ impl Pipeline {
         for lookup in self.lookups.expired(now) {
             self.emit_lookup(lookup);
         }
+        self.end_idle_jobs(now);
         self.end_jobs(|ended| now.since(ended) >= JOB_END_GRACE);
         self.processes.sweep(now);
         self.forget_jobs(now);
+        self.naming.sweep(|id| self.processes.get(id).is_some());
         self.report_health(counters, now);
     }
 
@@ -246,11 +280,17 @@ impl Pipeline {
         let working_directory = process::look::working_directory(id.pid);
         let executable = process::look::executable(id.pid, exec, &working_directory);
         let process = self.processes.entry(id, exec.parent_pid, users);
+        let first = !process.executed;
+        process.executed |= !platform::is_helper(&executable);
         process.executable = Rc::from(executable);
         process.users = users;
         process.parent_pid = exec.parent_pid;
-        if process.membership.is_none() {
-            self.place(id, time, exec);
+        match &process.membership {
+            None => self.place(id, time, exec, &working_directory, first),
+            Some(membership) if first && membership.step.is_none() => {
+                self.place_step(id, exec, &working_directory);
+            }
+            Some(_) => {}
         }
         let Some(process) = self.processes.get(id).cloned() else { return };
         if let Some(membership) = process.membership.clone() {
@@ -258,51 +298,6 @@ impl Pipeline {
             self.look_for_spoof(&process, &membership, time, exec);
             self.look_for_delegation(&process, &membership, time, exec);
         }
-    }
-
-    /// Finds out what a process without a job is: a runner, a step that a runner starts, or neither.
-    fn place(&mut self, id: ProcessId, time: BootTime, exec: &Exec) {
-        let Some(process) = self.processes.get(id) else { return };
-        let runner = process.creator_runner().and_then(|runner| self.processes.get(runner));
-        let Some(runner) = runner else {
-            let looks_so = self.runners.platform_of(&process.executable).is_some();
-            let role = if looks_so && self.identities.admit(id, process.users, false) {
-                self.heritage.add_runner(id);
-                Role::Runner
-            } else {
-                Role::Other
-            };
-            if role == Role::Runner && process.role != Role::Runner {
-                self.wishes.runners.push(id.pid);
-            }
-            self.processes.entry(id, exec.parent_pid, process.users).role = role;
-            return;
-        };
-        let runner_id = runner.id;
-        let Some(platform) = self.runners.platform_of(&runner.executable) else { return };
-        let users = process.users;
-        let assigned = self.jobs.assign(platform, runner_id, exec, time);
-        let membership = match assigned {
-            Some((membership, new)) => {
-                let membership = if new { self.question(membership, runner_id) } else { membership };
-                if new {
-                    let whole_job = Membership { job: Rc::clone(&membership.job), step: None };
-                    self.emit(
-                        time,
-                        Some(&whole_job),
-                        None,
-                        Notes::default(),
-                        Body::JobStarted(v1::JobStarted { already_running: self.recovering }),
-                    );
-                }
-                Some(membership)
-            }
-            None => self.jobs.only_job_of(runner_id),
-        };
-        if let Some(membership) = &membership {
-            self.heritage.name(id, membership);
-        }
-        self.processes.entry(id, exec.parent_pid, users).membership = membership;
     }
 
     fn report_exec(
@@ -347,14 +342,22 @@ impl Pipeline {
         self.hand_overs.forget(id);
         self.families.forget(id);
         self.reached.forget(id);
-        if let Some(process) = self.processes.exit(id, time) {
-            let (id, role) = (process.id, process.role);
-            if role == Role::Runner {
-                self.ending.push((id, time));
-                self.wishes.ended_runners.push(id.pid);
-                self.identities.forget_runner(id);
+        if let Some((id, role, works)) = self
+            .processes
+            .exit(id, time)
+            .map(|process| (process.id, process.role, process.membership.is_some()))
+        {
+            match role {
+                Role::Runner => {
+                    self.hand_on_runner(id);
+                    self.jobs.runner_ended(id, time);
+                    self.wishes.ended_runners.push(id.pid);
+                    self.identities.forget_runner(id);
+                }
+                Role::RunnerChild { root, .. } if root == id => self.jobs.root_ended(id, time),
+                Role::RunnerChild { .. } | Role::Other => {}
             }
-            if role != Role::Other || process.membership.is_some() {
+            if role != Role::Other || works {
                 self.heritage.end_process(id);
             }
         }
@@ -406,10 +409,20 @@ impl Pipeline {
         self.emit(time, Some(membership), Some(process), Notes::default(), Body::CredentialUse(body));
     }
 
+    /// Ends jobs of which nothing runs any more, where the runner goes on.
+    fn end_idle_jobs(&mut self, now: BootTime) {
+        if !self.jobs.has_idle() {
+            return;
+        }
+        let works_for = |process: &Process, job_id: &str| {
+            process.membership.as_ref().is_some_and(|membership| membership.job.job_id == job_id)
+        };
+        let is_left = |job_id: &str| self.processes.all_live().any(|process| works_for(process, job_id));
+        self.jobs.end_idle(now, self.job_idle, is_left);
+    }
+
     fn end_jobs(&mut self, due: impl Fn(BootTime) -> bool) {
-        let (ended, waiting) = std::mem::take(&mut self.ending).into_iter().partition(|(_, time)| due(*time));
-        self.ending = waiting;
-        let ended: Vec<(ProcessId, BootTime)> = ended;
+        let ended = self.jobs.take_ended(due);
         if ended.is_empty() {
             return;
         }
@@ -422,10 +435,8 @@ impl Pipeline {
         for lookup in lookups {
             self.emit_lookup(lookup);
         }
-        for (runner, time) in ended {
-            for (job, summary) in self.jobs.finish(runner, time) {
-                self.close_job(job, summary, time);
-            }
+        for EndedJob { job, summary, time } in ended {
+            self.close_job(job, summary, time);
         }
     }
 

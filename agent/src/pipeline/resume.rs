@@ -1,12 +1,12 @@
 //! Going on in the middle of jobs that an earlier agent knew.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, rc::Rc};
 
 use super::Pipeline;
 use crate::{
     clock::BootTime,
     job::{
-        self, Membership,
+        Membership,
         saved::{Saved, SavedRoot},
     },
     process::{Process, ProcessId, Role, look},
@@ -54,13 +54,17 @@ impl Pipeline {
         let named: HashMap<ProcessId, SavedRoot> =
             saved.roots.into_iter().map(|root| (root.process.into(), root)).collect();
         for job in saved.jobs {
+            let runner: ProcessId = job.runner.into();
+            let Some(platform) = self.platforms.named(&job.job.platform) else { continue };
             if !job.over {
                 // It may have ended meanwhile: the record of its end is still to come.
-                let mut process = Process::unknown(job.runner.into(), 0, Users::default());
+                let mut process = Process::unknown(runner, 0, Users::default());
                 process.role = Role::Runner;
                 self.processes.insert_known(process);
+                self.naming.add_runner(runner, Rc::clone(&platform));
             }
-            self.jobs.restore(job);
+            let processes = &self.processes;
+            self.jobs.restore(platform, job, |root| processes.lives(root));
         }
         for member in members {
             let Some(root) = named.get(&member.process).or_else(|| named.get(&member.root)) else { continue };
@@ -82,13 +86,15 @@ impl Pipeline {
             .collect();
         unnamed.sort_unstable_by_key(|(id, ..)| *id);
         self.recovering = true;
+        let platforms = self.platforms.clone();
         for (id, parent, users) in unnamed {
             let inherited = self.processes.live(parent).and_then(|parent| parent.membership.clone());
             if inherited.is_some() {
                 self.processes.set_membership(id, inherited);
-            } else if let Some(exec) = look::as_executed(id.pid, parent, job::IDENTITY_VARIABLES) {
+            } else if let Some(exec) = look::as_executed(id.pid, parent, platforms.variables()) {
                 self.processes.entry(id, parent, users);
-                self.place(id, BootTime::now(), &exec);
+                let directory = look::working_directory(id.pid);
+                self.place(id, BootTime::now(), &exec, &directory, true);
             }
         }
         self.recovering = false;

@@ -90,8 +90,8 @@ impl Pipeline {
         }
         let mut notes = Notes::default();
         let path = notes.text(&process.executable);
-        if let Some(platform) = self.runners.platform_of(&process.executable) {
-            let platform = platform.as_str().to_owned();
+        if let Some(platform) = self.recognise(process, exec) {
+            let platform = platform.rule.name.clone();
             let body =
                 v1::IdentitySpoof { path: path.clone(), platform, ..spoof(v1::SpoofKind::RunnerProgram) };
             self.tell_spoof(process, membership, time, notes, path, body);

@@ -9,6 +9,7 @@ use v1::AuditEvent;
 
 use super::*;
 use crate::{
+    config::Config,
     output::{JsonOutput, Written},
     sensor::{
         files::{FileId, Operations, Who},
@@ -42,12 +43,13 @@ impl History {
         let lines = Written::default();
         let host =
             HostIdentity { host_id: HostId::parse("h").unwrap(), boot_id: BootId::parse("b").unwrap() };
+        let settings = Settings {
+            platforms: Platforms::new(&Config::default()).unwrap(),
+            trust: Trust::default(),
+            job_idle: Duration::from_secs(30),
+        };
         let output = Output::Json(JsonOutput::start(host.clone(), lines.clone()).unwrap());
-        Self {
-            pipeline: Pipeline::new(host, RunnerPrograms::default(), Trust::default(), output),
-            lines,
-            clock: 1_000_000_000_000,
-        }
+        Self { pipeline: Pipeline::new(host, settings, output), lines, clock: 1_000_000_000_000 }
     }
 
     fn record(&mut self, pid: u32, what: What) {

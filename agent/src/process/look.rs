@@ -2,6 +2,7 @@
 //! left out.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::Read as _,
     os::unix::{ffi::OsStringExt as _, fs::MetadataExt as _},
@@ -33,15 +34,21 @@ pub fn working_directory(pid: u32) -> Vec<u8> {
     fs::read_link(format!("/proc/{pid}/cwd")).map(|path| path.into_os_string().into_vec()).unwrap_or_default()
 }
 
+/// The control groups of `pid`, as /proc lists them.
+#[must_use]
+pub fn control_groups(pid: u32) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default()
+}
+
 /// What a process was given when it executed its program, as far as it still says so: it can have changed that. Of
 /// variables the names, and the values of `allowed` only. `None` when it has ended, or has executed nothing.
 #[must_use]
-pub fn as_executed(pid: u32, parent_pid: u32, allowed: &[&str]) -> Option<Exec> {
+pub fn as_executed(pid: u32, parent_pid: u32, allowed: &BTreeSet<String>) -> Option<Exec> {
     let metadata = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
     let variable = |text: Vec<u8>| {
         let at = text.iter().position(|byte| *byte == b'=').unwrap_or(text.len());
         let (name, value) = text.split_at(at);
-        let is_allowed = allowed.iter().any(|allowed| allowed.as_bytes() == name);
+        let is_allowed = std::str::from_utf8(name).is_ok_and(|name| allowed.contains(name));
         let value = is_allowed.then(|| value.get(1..).unwrap_or_default().to_vec());
         Variable { name: name.to_vec(), value }
     };
@@ -76,10 +83,10 @@ mod tests {
 
     #[test]
     fn of_a_live_processs_environment_only_allowed_values_are_taken() {
-        let exec = as_executed(std::process::id(), 1, &["PATH"]).unwrap();
+        let exec = as_executed(std::process::id(), 1, &BTreeSet::from(["PATH".to_owned()])).unwrap();
         assert_eq!(exec.value("PATH"), std::env::var_os("PATH").as_deref().map(OsStrExt::as_bytes));
         assert!(exec.variables.iter().all(|variable| variable.value.is_none() || variable.name == b"PATH"));
         assert!(exec.filename.starts_with(b"/") && !exec.arguments.is_empty());
-        assert!(as_executed(u32::MAX, 1, &[]).is_none());
+        assert!(as_executed(u32::MAX, 1, &BTreeSet::new()).is_none());
     }
 }

@@ -45,8 +45,13 @@ pub enum Role {
     Other,
     /// A runner: the jobs' processes are its descendants.
     Runner,
-    /// Created by a runner; not yet known for which job.
-    RunnerChild(ProcessId),
+    /// Created by a runner, or descended from such a process while nobody knew for which job.
+    RunnerChild {
+        /// The runner.
+        runner: ProcessId,
+        /// What the runner itself created.
+        root: ProcessId,
+    },
 }
 
 /// One process.
@@ -56,6 +61,10 @@ pub struct Process {
     pub id: ProcessId,
     /// Parent as the kernel counts it at the last fork or exec.
     pub parent_pid: u32,
+    /// Who created it; of processes that the snapshot found, their parent then.
+    pub creator: Option<ProcessId>,
+    /// It has executed a program since it was created.
+    pub executed: bool,
     /// What runs, as the host sees it.
     pub executable: Rc<[u8]>,
     /// Whose rights it has.
@@ -74,6 +83,8 @@ impl Process {
         Self {
             id,
             parent_pid,
+            creator: None,
+            executed: false,
             executable: Rc::from([]),
             users,
             role: Role::Other,
@@ -86,7 +97,7 @@ impl Process {
     #[must_use]
     pub fn creator_runner(&self) -> Option<ProcessId> {
         match self.role {
-            Role::RunnerChild(runner) => Some(runner),
+            Role::RunnerChild { runner, .. } => Some(runner),
             Role::Other | Role::Runner => None,
         }
     }
@@ -121,13 +132,14 @@ impl ProcessTable {
     /// A process was created: it begins as its creator's twin.
     pub fn fork(&mut self, creator: ProcessId, child: ProcessId, parent_pid: u32, users: Users) {
         let mut process = Process::unknown(child, parent_pid, users);
+        process.creator = Some(creator);
         if let Some(creator) = self.get(creator) {
             process.executable = Rc::clone(&creator.executable);
             process.membership.clone_from(&creator.membership);
             process.role = match creator.role {
-                Role::Runner => Role::RunnerChild(creator.id),
-                role @ Role::RunnerChild(_) if creator.membership.is_none() => role,
-                Role::RunnerChild(_) | Role::Other => Role::Other,
+                Role::Runner => Role::RunnerChild { runner: creator.id, root: child },
+                role @ Role::RunnerChild { .. } if creator.membership.is_none() => role,
+                Role::RunnerChild { .. } | Role::Other => Role::Other,
             };
         }
         match self.live.insert(child.pid, process) {
@@ -169,11 +181,27 @@ impl ProcessTable {
         }
     }
 
+    /// Says what all processes work for that come from `root` and that nobody has named yet.
+    pub fn name_tree(&mut self, root: ProcessId, membership: &Membership) {
+        let all = self.live.values_mut().chain(self.dead.values_mut().flatten());
+        for process in all.filter(|process| process.membership.is_none()) {
+            if matches!(process.role, Role::RunnerChild { root: of, .. } if of.matches(root)) {
+                process.membership = Some(membership.clone());
+            }
+        }
+    }
+
     /// The process with this id and start, live or recently ended.
     #[must_use]
     pub fn get(&self, id: ProcessId) -> Option<&Process> {
         let live = self.live.get(&id.pid).filter(|process| process.id.matches(id));
         live.or_else(|| self.dead.get(&id.pid)?.iter().rev().find(|process| process.id.matches(id)))
+    }
+
+    /// Whether this process has not ended.
+    #[must_use]
+    pub fn lives(&self, id: ProcessId) -> bool {
+        self.live.get(&id.pid).is_some_and(|process| process.id.matches(id))
     }
 
     /// The live process with this number.

@@ -392,6 +392,9 @@ pub enum SensorError {
     /// The eBPF object was refused as a whole.
     #[error("the eBPF object cannot be loaded: {0}")]
     Load(String),
+    /// A platform's rule cannot be understood.
+    #[error(transparent)]
+    Platform(#[from] Box<buildtrail_settings::SettingsError>),
     /// Without process hooks nothing can be tied to a job.
     #[error("no way to see processes on this kernel, so nothing can be tied to a job: {0}")]
     NoProcessHooks(String),
