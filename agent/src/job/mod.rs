@@ -23,7 +23,10 @@ use crate::{clock::BootTime, process::ProcessId, sensor::records::Exec};
 
 pub use lifecycle::EndedJob;
 use lifecycle::{Lifecycle, Recent};
-use platform::{Claim, Platform, StepClaim, rule::StepOf};
+use platform::{
+    Claim, Platform, StepClaim,
+    rule::{Ends, StepOf},
+};
 use saved::SavedJob;
 
 /// Names and addresses that one job may teach the agent: more than a build needs, and a bound against a hostile one.
@@ -179,7 +182,9 @@ impl JobTracker {
     pub fn only_job_of(&self, runner: ProcessId) -> Option<Membership> {
         let mut jobs = self.jobs.values().filter(|state| state.runner == runner);
         match (jobs.next(), jobs.next()) {
-            (Some(state), None) => Some(Membership { job: Rc::clone(&state.job), step: None }),
+            (Some(state), None) if state.life.ends == Ends::WithRunner => {
+                Some(Membership { job: Rc::clone(&state.job), step: None })
+            }
             _ => None,
         }
     }

@@ -103,18 +103,14 @@ impl Pipeline {
         let users = process.users;
         let Some(platform) = self.naming.platform_of(runner) else { return };
         let asked = Asked { runner, root, exec, directory, time };
-        match self.assign(&platform, asked, id, first) {
-            Some((assigned, of)) => self.name(asked, id, users, assigned, of),
-            None => match self.jobs.only_job_of(runner) {
-                Some(membership) => {
-                    self.heritage.name(id, &membership);
-                    self.processes.set_membership(id, Some(membership));
-                }
-                None => {
-                    let (exec, directory) = (exec.clone(), directory.to_vec());
-                    self.naming.keep(root, Unnamed { process: id, time, exec, directory });
-                }
-            },
+        if let Some((assigned, of)) = self.assign(&platform, asked, id, first) {
+            self.name(asked, id, users, assigned, of);
+        } else if let Some(membership) = self.jobs.only_job_of(runner) {
+            self.heritage.name(id, &membership);
+            self.processes.set_membership(id, Some(membership));
+        } else {
+            let (exec, directory) = (exec.clone(), directory.to_vec());
+            self.naming.keep(root, Unnamed { process: id, time, exec, directory });
         }
     }
 

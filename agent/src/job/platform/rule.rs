@@ -252,6 +252,7 @@ impl From<Condition> for String {
 
 impl Fields {
     /// All of them, with the names of their keys.
+    #[must_use]
     pub fn all(&self) -> [(&'static str, &Choice); 12] {
         [
             ("server", &self.server),
