@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use buildtrail_proto::{ACT_KINDS, EVENT_KINDS, Timestamp, v1::EventFilter};
+use buildtrail_proto::{
+    ACT_KINDS, EVENT_KINDS, Timestamp,
+    v1::{Condition, Search},
+};
 use buildtrail_settings::Span;
 use clap::{Args, Parser, Subcommand};
 
@@ -259,17 +262,22 @@ pub(crate) struct Which {
 }
 
 impl Which {
-    pub(crate) fn filter(self, period: Option<Period>) -> EventFilter {
+    pub(crate) fn search(self, period: Option<Period>) -> Search {
         let (since, until) = period.map(|period| (period.since, period.until)).unwrap_or_default();
-        EventFilter {
-            job_id: self.job.unwrap_or_default(),
-            kinds: self.kinds,
-            host_id: self.host.unwrap_or_default(),
-            repository: self.repository.unwrap_or_default(),
-            since,
-            until,
-            outside_jobs: self.outside_jobs,
+        let mut search = Search { since, until, ..Search::default() };
+        let mut add = |field: &str, values: Vec<String>| {
+            if !values.is_empty() {
+                search.r#where.push(Condition { field: field.into(), values, ..Condition::default() });
+            }
+        };
+        add("job", self.job.into_iter().collect());
+        add("kind", self.kinds);
+        add("host", self.host.into_iter().collect());
+        add("repo", self.repository.into_iter().collect());
+        if self.outside_jobs {
+            add("job", vec![String::new()]);
         }
+        search
     }
 }
 

@@ -15,12 +15,13 @@ use std::{
 use buildtrail_proto::{
     Timestamp,
     v1::{
-        Assurance, AuditEvent, CollectorEntry, EventFilter, GetCheckpointRequest, GetCheckpointResponse,
-        GetJobRequest, GetJobResponse, HostDark, HostVerification, Job, JobSummary, ListActsRequest,
-        ListActsResponse, ListEventsRequest, ListEventsResponse, ListJobsRequest, ListJobsResponse, Loss,
-        Operation, Process, ProveConsistencyRequest, ProveConsistencyResponse, ProveEventRequest,
-        ProveEventResponse, ProveRecordRequest, ProveRecordResponse, RecordedAct, SecretAccess, Step,
-        StepSummary, TailRequest, VerifyRequest, VerifyResponse,
+        AggregateRequest, AggregateResponse, Assurance, AuditEvent, CollectorEntry, GetCheckpointRequest,
+        GetCheckpointResponse, GetJobRequest, GetJobResponse, HostDark, HostVerification, HostsRequest,
+        HostsResponse, Job, JobSummary, ListActsRequest, ListActsResponse, ListJobsRequest, ListJobsResponse,
+        Loss, Operation, Process, ProveConsistencyRequest, ProveConsistencyResponse, ProveEventRequest,
+        ProveEventResponse, ProveRecordRequest, ProveRecordResponse, RecordedAct, Search,
+        SearchEventsRequest, SearchEventsResponse, SecretAccess, Step, StepSummary, TailRequest,
+        VerifyRequest, VerifyResponse,
         audit_event::Body,
         collector_entry::Act,
         query_server::{Query, QueryServer},
@@ -38,7 +39,7 @@ const JOB: &str = "3f9a0c11d2e45566778899aabbccddee";
 
 #[derive(Default)]
 struct Canned {
-    asked: Mutex<Vec<EventFilter>>,
+    asked: Mutex<Vec<Search>>,
     problems: Vec<String>,
     incomplete: bool,
     lost: u64,
@@ -70,6 +71,7 @@ fn summary() -> JobSummary {
         last_event: Some(at(65)),
         finished: true,
         counts: [("secret.access".to_owned(), 1), ("loss".to_owned(), 1)].into(),
+        ..JobSummary::default()
     }
 }
 
@@ -100,24 +102,33 @@ fn events() -> Vec<AuditEvent> {
 #[tonic::async_trait]
 impl Query for Canned {
     async fn list_jobs(&self, _: Request<ListJobsRequest>) -> Result<Response<ListJobsResponse>, Status> {
-        Ok(Response::new(ListJobsResponse { jobs: vec![summary()] }))
+        Ok(Response::new(ListJobsResponse { jobs: vec![summary()], ..ListJobsResponse::default() }))
     }
 
-    async fn list_events(
+    async fn search_events(
         &self,
-        request: Request<ListEventsRequest>,
-    ) -> Result<Response<ListEventsResponse>, Status> {
+        request: Request<SearchEventsRequest>,
+    ) -> Result<Response<SearchEventsResponse>, Status> {
         let request = request.into_inner();
-        let filter = request.filter.unwrap_or_default();
-        let wanted = |event: &AuditEvent| {
-            filter.kinds.is_empty() || filter.kinds.iter().any(|kind| kind == event.kind())
-        };
+        let search = request.search.unwrap_or_default();
+        let kinds: Vec<&String> =
+            search.r#where.iter().filter(|it| it.field == "kind").flat_map(|it| &it.values).collect();
+        let wanted = |event: &AuditEvent| kinds.is_empty() || kinds.iter().any(|kind| *kind == event.kind());
         let mut events: Vec<_> = events().into_iter().filter(wanted).collect();
-        if filter.kinds.is_empty() {
+        if kinds.is_empty() {
             events = events.into_iter().cycle().take(usize::try_from(request.limit).unwrap()).collect();
         }
-        self.asked.lock().unwrap().push(filter);
-        Ok(Response::new(ListEventsResponse { events, more: true }))
+        events.reverse();
+        self.asked.lock().unwrap().push(search);
+        Ok(Response::new(SearchEventsResponse { events, next_cursor: "more".into(), reached: None }))
+    }
+
+    async fn aggregate(&self, _: Request<AggregateRequest>) -> Result<Response<AggregateResponse>, Status> {
+        Err(Status::unimplemented("not canned"))
+    }
+
+    async fn list_hosts(&self, _: Request<HostsRequest>) -> Result<Response<HostsResponse>, Status> {
+        Err(Status::unimplemented("not canned"))
     }
 
     type TailStream = Pin<Box<dyn Stream<Item = Result<AuditEvent, Status>> + Send>>;
@@ -321,14 +332,20 @@ fn filters_reach_the_collector() {
         "--until",
         "1d",
     ]);
-    let filter = scene.canned.asked.lock().unwrap().pop().unwrap();
-    assert_eq!(filter.job_id, "3f9a");
-    assert_eq!(filter.kinds, ["secret.access", "dns.lookup"]);
-    assert_eq!((filter.host_id.as_str(), filter.repository.as_str()), ("host-1", "acme/widgets"));
-    assert_eq!(filter.since, Some(Timestamp { seconds: 1_795_338_000, nanos: 0 }));
-    assert!(filter.until.is_some() && !filter.outside_jobs);
+    let search = scene.canned.asked.lock().unwrap().pop().unwrap();
+    let asked: Vec<_> = search.r#where.iter().map(|it| (it.field.as_str(), it.values.join(" "))).collect();
+    let expected = [
+        ("job", "3f9a".to_owned()),
+        ("kind", "secret.access dns.lookup".to_owned()),
+        ("host", "host-1".to_owned()),
+        ("repo", "acme/widgets".to_owned()),
+    ];
+    assert_eq!(asked, expected);
+    assert_eq!(search.since, Some(Timestamp { seconds: 1_795_338_000, nanos: 0 }));
+    assert!(search.until.is_some());
     scene.text(&["events", "--outside-jobs"]);
-    assert!(scene.canned.asked.lock().unwrap().pop().unwrap().outside_jobs);
+    let search = scene.canned.asked.lock().unwrap().pop().unwrap();
+    assert_eq!(search.r#where[0].values, [""]);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use buildtrail_proto::{
     Timestamp, now,
     v1::{HostBack, HostDark, collector_entry::Act},
 };
+use buildtrail_query::Scope;
 use tokio::sync::watch;
 
 use crate::{
@@ -51,6 +52,14 @@ pub(crate) struct Known {
     pub(crate) dark: bool,
 }
 
+/// What is known of a host.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LastSeen {
+    /// `None`: not since the collector started.
+    pub(crate) heard: Option<Timestamp>,
+    pub(crate) dark: bool,
+}
+
 impl Watch {
     pub(crate) fn new(patience: Duration, hosts: Vec<Known>) -> Self {
         let at = Instant::now();
@@ -67,6 +76,13 @@ impl Watch {
         let silent = before.wall.map_or(0, |_| at.duration_since(before.at).as_secs());
         let name = name.to_owned();
         Some(Act::HostBack(HostBack { host_id: host.to_string(), name, silent_seconds: silent }))
+    }
+
+    /// What is known of a host.
+    pub(crate) fn seen(&self, host: &str) -> Option<LastSeen> {
+        let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = hosts.get(&HostId::parse(host).ok()?)?;
+        Some(LastSeen { heard: seen.wall, dark: seen.dark })
     }
 
     /// Hosts that have been silent for too long since the last look, without their jobs.
@@ -107,7 +123,7 @@ pub(crate) async fn run(
         for mut dark in watch.newly_dark(Instant::now()) {
             tracing::error!(host = dark.host_id, name = dark.name, "has gone dark");
             let host = dark.host_id.clone();
-            match reader.ask(limit, move |asked| asked.unfinished_jobs(&host)).await {
+            match reader.ask(limit, move |asked| asked.unfinished_jobs(&Scope::Everything, &host)).await {
                 Ok(jobs) => {
                     dark.more_jobs = u32::try_from(jobs.len().saturating_sub(MAX_JOBS)).unwrap_or(u32::MAX);
                     dark.jobs = jobs.into_iter().take(MAX_JOBS).collect();

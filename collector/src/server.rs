@@ -42,7 +42,7 @@ use crate::{
     health::Health,
     ingest,
     ledger::{Around, INDEX_QUEUE, Ledger, Space, TREE_QUEUE},
-    query,
+    query::{self, Queries},
     retention::Retention,
     store::{LiveEvents, Reader, run_indexer},
     tls,
@@ -212,6 +212,7 @@ struct Workers {
     live: LiveEvents,
     reader: Reader,
     questions: Arc<Questions>,
+    watch: Arc<Watch>,
     published: Published,
     witnesses: Statements,
     log_key: NoteKey,
@@ -269,7 +270,7 @@ impl Workers {
         let keeping = tokio::task::spawn_blocking(move || keeper.run(&leaves, interval));
         let clerk = tokio::spawn(acts::clerk(desk, ledger.clone()));
         let limit = Duration::from_secs(config.limits.query_seconds);
-        tokio::spawn(dark::run(watch, acts.clone(), reader.clone(), limit, stopping.clone()));
+        tokio::spawn(dark::run(watch.clone(), acts.clone(), reader.clone(), limit, stopping.clone()));
         let retention = Retention {
             settings: config.retention,
             log_directory: config.log_directory(),
@@ -286,7 +287,7 @@ impl Workers {
             notes: tokio::spawn(notes),
             tasks: vec![clerk, writing, indexing, keeping],
         };
-        Ok(Self { ledger, live, reader, questions, published, witnesses, log_key, signer, background })
+        Ok(Self { ledger, live, reader, questions, watch, published, witnesses, log_key, signer, background })
     }
 }
 
@@ -315,17 +316,22 @@ fn router(
         health: health.clone(),
         stopping: stopping.clone(),
     };
-    let query = query::Service {
+    let queries = Queries {
         reader: workers.reader.clone(),
         limit: Duration::from_secs(config.limits.query_seconds),
         live: workers.live.clone(),
         tails: Arc::new(Semaphore::new(config.limits.max_tails)),
+        health: health.clone(),
+        stopping: stopping.clone(),
+        questions: workers.questions.clone(),
+        watch: workers.watch.clone(),
+    };
+    let query = query::Service {
+        queries,
         ledger: workers.ledger.clone(),
         log_directory: config.log_directory(),
         verifying: Mutex::new(()),
         health: health.clone(),
-        stopping: stopping.clone(),
-        questions: workers.questions.clone(),
         tree: query::Tree {
             published: workers.published.clone(),
             witnesses: workers.witnesses.clone(),

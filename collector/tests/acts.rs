@@ -16,8 +16,7 @@ use buildtrail_collector::{
 };
 use buildtrail_evidence::{batch, batch::ChainHead, key::HostKey, verify};
 use buildtrail_proto::v1::{
-    ListActsRequest, ListEventsRequest, ListJobsRequest, RecordedAct, collector_entry::Act,
-    query_client::QueryClient,
+    ListActsRequest, ListJobsRequest, RecordedAct, collector_entry::Act, query_client::QueryClient,
 };
 use support::{Site, at, exec, finished, heartbeat, in_job, secret, wait_for_events};
 use tonic::{Code, transport::Channel};
@@ -56,7 +55,8 @@ async fn starts_stops_questions_and_refusals_are_entries_in_order() {
     let mut not_a_reader = QueryClient::new(support::connect(collector.address(), &host.out).await.unwrap());
     let refused = not_a_reader.list_jobs(ListJobsRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    let question = ListJobsRequest { repository: "acme/widgets".into(), ..ListJobsRequest::default() };
+    let question =
+        ListJobsRequest { search: Some(support::search("repo=acme/widgets")), ..ListJobsRequest::default() };
     for _ in 0..20 {
         alice.list_jobs(question.clone()).await.unwrap();
     }
@@ -78,7 +78,7 @@ async fn starts_stops_questions_and_refusals_are_entries_in_order() {
         })
         .filter(|(reader, ..)| *reader == "alice")
         .collect();
-    let what = "repository acme/widgets";
+    let what = "repo=acme/widgets";
     assert_eq!(asked, [("alice", what, 1), ("alice", what, 19)], "the first at once, the rest together");
     let Some(Act::CollectorStarted(started)) = all[2].entry.as_ref().unwrap().act.clone() else { panic!() };
     assert_eq!(started.checkpoint_size, 2);
@@ -211,10 +211,7 @@ fn keeping_90_days(site: &Site) -> Config {
 }
 
 async fn list_events(reader: &mut Reader, kinds: &[&str]) -> usize {
-    let kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
-    let filter = buildtrail_proto::v1::EventFilter { kinds, ..Default::default() };
-    let request = ListEventsRequest { filter: Some(filter), limit: 10_000 };
-    reader.list_events(request).await.unwrap().into_inner().events.len()
+    support::found(reader, &format!("kind={}", kinds.join(","))).await.len()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,8 +13,8 @@ use buildtrail_evidence::{
     key::HostKey,
 };
 use buildtrail_proto::v1::{
-    EventFilter, GetJobRequest, ListEventsRequest, ListJobsRequest, SignedBatch, TailRequest, VerifyRequest,
-    ingest_client::IngestClient, query_client::QueryClient,
+    Condition, GetJobRequest, ListJobsRequest, Search, SearchEventsRequest, SignedBatch, TailRequest,
+    VerifyRequest, ingest_client::IngestClient, query_client::QueryClient,
 };
 use support::{Site, connect, send};
 use tokio::{
@@ -86,7 +86,7 @@ async fn each_role_may_only_do_its_own() {
     let mut as_reader = QueryClient::new(as_reader);
     let denied = [
         as_reader.list_jobs(ListJobsRequest::default()).await.unwrap_err(),
-        as_reader.list_events(ListEventsRequest::default()).await.unwrap_err(),
+        as_reader.search_events(SearchEventsRequest::default()).await.unwrap_err(),
         as_reader.tail(TailRequest::default()).await.unwrap_err(),
         as_reader.get_job(GetJobRequest { job_id: "0".into() }).await.unwrap_err(),
         as_reader.verify(VerifyRequest {}).await.unwrap_err(),
@@ -205,8 +205,10 @@ async fn questions_without_sense_are_explained() {
     assert_eq!((status.code(), status.message().contains("no such job")), (Code::NotFound, true));
     let status = reader.get_job(GetJobRequest::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
-    let filter = Some(EventFilter { kinds: vec!["nonsense".into()], ..EventFilter::default() });
-    let status = reader.list_events(ListEventsRequest { filter, limit: 0 }).await.unwrap_err();
+    let kind = Condition { field: "kind".into(), values: vec!["nonsense".into()], ..Condition::default() };
+    let search = Some(Search { r#where: vec![kind], ..Search::default() });
+    let request = SearchEventsRequest { search, ..SearchEventsRequest::default() };
+    let status = reader.search_events(request).await.unwrap_err();
     assert!(status.message().contains("secret.access"), "{status}");
     collector.stop().await.unwrap();
 }

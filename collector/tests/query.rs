@@ -10,11 +10,11 @@ use buildtrail_collector::{health::Refusal, server};
 use buildtrail_proto::{
     timestamp_from_unix_nanos,
     v1::{
-        AuditEvent, EventFilter, GetJobRequest, JobStarted, ListEventsRequest, ListJobsRequest, SecretAccess,
+        AuditEvent, GetJobRequest, JobStarted, ListJobsRequest, SearchEventsRequest, SecretAccess,
         TailRequest, audit_event::Body,
     },
 };
-use support::{NINE, Site, at, exec, finished, heartbeat, in_job, secret, wait_for_events};
+use support::{NINE, Site, at, exec, finished, found, heartbeat, in_job, search, secret, wait_for_events};
 use tonic::Code;
 
 const ONE: &str = "0aaa0000000000000000000000000001";
@@ -66,7 +66,7 @@ async fn jobs_events_and_timelines_answer_what_was_asked() {
     assert_eq!(jobs[1].last_event, Some(timestamp_from_unix_nanos(NINE + 9_000_000_000)));
     let expected = [("job.started", 1), ("process.exec", 2), ("secret.access", 2), ("job.finished", 1)];
     assert_eq!(jobs[1].counts, counts(&expected));
-    let request = ListJobsRequest { repository: "acme/gadgets".into(), ..Default::default() };
+    let request = ListJobsRequest { search: Some(search("repo=acme/gadgets")), ..Default::default() };
     assert_eq!(reader.list_jobs(request).await.unwrap().into_inner().jobs.len(), 1);
     let request = ListJobsRequest { limit: 1, ..Default::default() };
     assert_eq!(reader.list_jobs(request).await.unwrap().into_inner().jobs.len(), 1);
@@ -81,38 +81,28 @@ async fn jobs_events_and_timelines_answer_what_was_asked() {
     let status = reader.get_job(GetJobRequest { job_id: "0aa".into() }).await.unwrap_err();
     assert!(status.message().contains("ambiguous") && status.message().contains(ONE), "{status}");
 
-    let cases = [
-        (
-            EventFilter { job_id: ONE.into(), kinds: vec!["process.exec".into()], ..Default::default() },
-            vec![2, 6],
-        ),
-        (EventFilter { repository: "acme/gadgets".into(), ..Default::default() }, vec![3, 8]),
-        (EventFilter { outside_jobs: true, ..Default::default() }, vec![5]),
-        (
-            EventFilter { host_id: host.id.clone(), kinds: vec!["heartbeat".into()], ..Default::default() },
-            vec![5],
-        ),
-        (EventFilter { host_id: "other".into(), ..Default::default() }, vec![]),
-        (
-            EventFilter {
-                since: Some(timestamp_from_unix_nanos(NINE + 3_000_000_000)),
-                until: Some(timestamp_from_unix_nanos(NINE + 5_000_000_000)),
-                ..Default::default()
-            },
-            vec![3, 4],
-        ),
-    ];
-    for (filter, expected) in cases {
-        let request = ListEventsRequest { filter: Some(filter.clone()), limit: 0 };
-        let answer = reader.list_events(request).await.unwrap().into_inner();
-        assert_eq!((sequences(&answer.events), answer.more), (expected, false), "{filter:?}");
+    let (three, five) = ("2026-11-22T09:00:03Z", "2026-11-22T09:00:05Z");
+    for (text, expected) in [
+        (format!("job={ONE} kind=process.exec"), vec![2, 6]),
+        ("repo=acme/gadgets".into(), vec![3, 8]),
+        ("job=\"\"".into(), vec![5]),
+        (format!("host={} kind=heartbeat", host.id), vec![5]),
+        ("host=h kind=heartbeat".into(), vec![5]),
+        ("host=other".into(), vec![]),
+        (format!("since={three} until={five}"), vec![3, 4]),
+        ("secret~NPM".into(), vec![4, 7, 8]),
+        ("secret~npm repo!=acme/widgets".into(), vec![8]),
+    ] {
+        assert_eq!(sequences(&found(&mut reader, &text).await), expected, "{text}");
     }
-    let newest = reader.list_events(ListEventsRequest { filter: None, limit: 2 }).await.unwrap().into_inner();
-    assert_eq!(
-        (sequences(&newest.events), newest.more),
-        (vec![8, 9], true),
-        "the newest, oldest of them first"
-    );
+    let request = SearchEventsRequest { limit: 2, ..Default::default() };
+    let newest = reader.search_events(request.clone()).await.unwrap().into_inner();
+    assert_eq!(sequences(&newest.events), [9, 8], "the newest first");
+    let request = SearchEventsRequest { cursor: newest.next_cursor, ..request };
+    let next = reader.search_events(request.clone()).await.unwrap().into_inner();
+    assert_eq!(sequences(&next.events), [7, 6]);
+    let of_another = SearchEventsRequest { search: Some(search("repo=acme/gadgets")), ..request };
+    assert_eq!(reader.search_events(of_another).await.unwrap_err().code(), Code::InvalidArgument);
     collector.stop().await.unwrap();
 }
 
@@ -147,12 +137,8 @@ async fn a_tail_sees_matching_events_as_they_come() {
     let collector = site.start().await;
     let mut host = site.host("h");
     let mut reader = site.reader("alice", collector.address()).await;
-    let filter = Some(EventFilter {
-        job_id: "0aaa".into(),
-        kinds: vec!["secret.access".into()],
-        ..Default::default()
-    });
-    let mut tail = reader.tail(TailRequest { filter }).await.unwrap().into_inner();
+    let search = Some(search("job=0aaa kind=secret.access"));
+    let mut tail = reader.tail(TailRequest { search }).await.unwrap().into_inner();
     let batches = history().into_iter().map(|events| host.seal(events).batch).collect();
     host.send(collector.address(), batches).await.1.unwrap();
     for expected in [4, 7] {
@@ -170,8 +156,8 @@ async fn a_tail_that_is_not_read_is_cut_off_and_ingest_goes_on() {
     let collector = server::start(config).await.unwrap();
     let mut host = site.host("h");
     let mut reader = site.reader("alice", collector.address()).await;
-    let mut tail = reader.tail(TailRequest { filter: None }).await.unwrap().into_inner();
-    let status = reader.tail(TailRequest { filter: None }).await.unwrap_err();
+    let mut tail = reader.tail(TailRequest::default()).await.unwrap().into_inner();
+    let status = reader.tail(TailRequest::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
 
     let path = "p".repeat(1000);

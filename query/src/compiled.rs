@@ -1,6 +1,9 @@
 //! A search that was checked and can be asked of events.
 
-use std::{borrow::Cow, collections::HashSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashSet},
+};
 
 use buildtrail_proto::{
     EVENT_KINDS, Timestamp, unix_nanos,
@@ -156,14 +159,36 @@ impl Compiled {
         self.until
     }
 
-    /// Whether a value of `field` may head a row where events are grouped by that field: every condition that says which
-    /// values of the field are wanted accepts it.
+    /// The values of `field` under which a matching event is counted where events are grouped by that field, each once
+    /// and in order: those that the conditions on the field accept. Where the event has none: the empty one if a condition
+    /// asks for it, else none.
     #[must_use]
-    pub fn wants(&self, field: Field, value: &str) -> bool {
-        self.conditions
-            .iter()
-            .filter(|condition| condition.field == field)
-            .all(|condition| condition.accepts(value) != condition.negated)
+    pub fn heads(&self, field: Field, event: &AuditEvent) -> Vec<String> {
+        let asked: Vec<&Condition> =
+            self.conditions.iter().filter(|it| it.field == field && !it.negated).collect();
+        // Then it is the address that was meant, whatever its name is.
+        let by_address = |condition: &Condition| {
+            let mut accepted = false;
+            if field == Field::Dest {
+                values(event, Field::Address, &mut |address| accepted |= condition.accepts(&address));
+            }
+            accepted
+        };
+        let asked: Vec<&Condition> = asked.into_iter().filter(|condition| !by_address(condition)).collect();
+        let (mut heads, mut is_empty) = (BTreeSet::new(), true);
+        values(event, field, &mut |value| {
+            is_empty = false;
+            if asked.iter().all(|condition| condition.accepts(&value)) {
+                heads.insert(value.into_owned());
+            }
+        });
+        let asks_absence = |condition: &Condition| {
+            condition.field == field && condition.accepts_absence() && !condition.negated
+        };
+        if is_empty && self.conditions.iter().any(asks_absence) {
+            heads.insert(String::new());
+        }
+        heads.into_iter().collect()
     }
 }
 

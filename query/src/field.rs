@@ -160,14 +160,7 @@ impl Field {
     pub fn is_single(self) -> bool {
         !matches!(
             self,
-            Self::Job
-                | Self::Step
-                | Self::Way
-                | Self::Dest
-                | Self::Name
-                | Self::Path
-                | Self::Argument
-                | Self::Text
+            Self::Job | Self::Step | Self::Dest | Self::Name | Self::Path | Self::Argument | Self::Text
         )
     }
 

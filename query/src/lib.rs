@@ -4,6 +4,7 @@
 //! facts by which an index finds events ([`facts`]); the same search as text again ([`to_text`]); and [`Scope`], what a
 //! person may see. The collector's index, its live tail, the command line and the pages all mean this by a search; where
 //! the index is quicker, it must answer as [`Compiled::matches`] and [`Scope::allows`] do.
+//! Fields are numbered by their place in [`Field::ALL`] in indexes: a new order needs a new index.
 //! Must never do I/O, nor take more time or memory than the bounds of a search allow.
 
 mod compiled;

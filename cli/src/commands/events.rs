@@ -1,7 +1,7 @@
 //! `buildtrail events` and `buildtrail tail`
 
 use anyhow::Result;
-use buildtrail_proto::v1::{AuditEvent, ListEventsRequest, TailRequest};
+use buildtrail_proto::v1::{AuditEvent, SearchEventsRequest, TailRequest};
 use tokio_stream::StreamExt as _;
 
 use super::Context;
@@ -15,10 +15,11 @@ const COLUMNS: [(&str, usize); 6] =
     [("TIME", 24), ("JOB", 12), ("STEP", 24), ("KIND", 17), ("PROCESS", 24), ("WHAT", usize::MAX)];
 
 pub(super) async fn list(context: &mut Context, events: Events) -> Result<u8> {
-    let filter = Some(events.which.filter(Some(events.period)));
-    let request = ListEventsRequest { filter, limit: events.limit };
-    let answer = context.client().await?.list_events(request).await.map_err(|status| explain(&status))?;
-    let answer = answer.into_inner();
+    let search = Some(events.which.search(Some(events.period)));
+    let request = SearchEventsRequest { search, limit: events.limit, ..SearchEventsRequest::default() };
+    let answer = context.client().await?.search_events(request).await.map_err(|status| explain(&status))?;
+    let mut answer = answer.into_inner();
+    answer.events.reverse();
     if context.json {
         for event in &answer.events {
             context.out.json(event)?;
@@ -28,7 +29,7 @@ pub(super) async fn list(context: &mut Context, events: Events) -> Result<u8> {
     } else {
         context.out.table(&COLUMNS, &answer.events.iter().map(row).collect::<Vec<_>>())?;
     }
-    if answer.more {
+    if !answer.next_cursor.is_empty() {
         context.out.flush()?;
         eprintln!(
             "buildtrail: more events match: these are the newest {}; raise --limit",
@@ -39,7 +40,7 @@ pub(super) async fn list(context: &mut Context, events: Events) -> Result<u8> {
 }
 
 pub(super) async fn tail(context: &mut Context, which: Which) -> Result<u8> {
-    let request = TailRequest { filter: Some(which.filter(None)) };
+    let request = TailRequest { search: Some(which.search(None)) };
     let answer = context.client().await?.tail(request).await.map_err(|status| explain(&status))?;
     let mut events = answer.into_inner();
     while let Some(event) = events.next().await {

@@ -1,7 +1,7 @@
 //! `buildtrail jobs`
 
 use anyhow::Result;
-use buildtrail_proto::v1::{JobSummary, ListJobsRequest};
+use buildtrail_proto::v1::{Condition, JobSummary, ListJobsRequest, Search};
 
 use super::{Context, count};
 use crate::{args::Jobs, connect::explain, describe, display, time};
@@ -20,12 +20,18 @@ const COLUMNS: [(&str, usize); 10] = [
 ];
 
 pub(super) async fn run(context: &mut Context, jobs: Jobs) -> Result<u8> {
-    let request = ListJobsRequest {
-        limit: jobs.limit,
-        repository: jobs.repository.unwrap_or_default(),
+    let repository = jobs.repository.map(|repository| Condition {
+        field: "repo".into(),
+        values: vec![repository],
+        ..Condition::default()
+    });
+    let search = Search {
+        r#where: repository.into_iter().collect(),
         since: jobs.period.since,
         until: jobs.period.until,
+        ..Search::default()
     };
+    let request = ListJobsRequest { search: Some(search), limit: jobs.limit, ..ListJobsRequest::default() };
     let answer = context.client().await?.list_jobs(request).await.map_err(|status| explain(&status))?;
     let found = answer.into_inner().jobs;
     if context.json {

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 use buildtrail_proto::{
     EVENT_KINDS, Timestamp,
     v1::{
-        AuditEvent, EventFilter, GetJobRequest, GetJobResponse, JobSummary, ListEventsRequest, StepSummary,
-        audit_event::Body,
+        AuditEvent, Condition, GetJobRequest, GetJobResponse, JobSummary, Search, SearchEventsRequest,
+        StepSummary, audit_event::Body,
     },
 };
 
@@ -43,7 +43,7 @@ pub(super) async fn run(context: &mut Context, job_id: String) -> Result<u8> {
         return Ok(0);
     }
     let summary = answer.summary.as_ref().context("the collector's answer holds no job")?;
-    let losses = client.list_events(losses_during(summary)).await.map_err(|status| explain(&status))?;
+    let losses = client.search_events(losses_during(summary)).await.map_err(|status| explain(&status))?;
     let lost = losses.into_inner().events.iter().map(lost_events).sum();
     let out = &mut context.out;
     identity(out, summary)?;
@@ -54,17 +54,21 @@ pub(super) async fn run(context: &mut Context, job_id: String) -> Result<u8> {
 }
 
 /// Losses belong to no job: ask for those of its host in its time, and a little after it, when they are reported.
-fn losses_during(summary: &JobSummary) -> ListEventsRequest {
+fn losses_during(summary: &JobSummary) -> SearchEventsRequest {
     let until =
         summary.last_event.map(|last| Timestamp { seconds: last.seconds + LOSS_REPORT_SECONDS, ..last });
-    let filter = EventFilter {
-        kinds: vec!["loss".into()],
-        host_id: summary.host_id.clone(),
+    let is = |field: &str, value: String| Condition {
+        field: field.into(),
+        values: vec![value],
+        ..Condition::default()
+    };
+    let search = Search {
+        r#where: vec![is("kind", "loss".into()), is("host", summary.host_id.clone())],
         since: summary.first_event,
         until,
-        ..Default::default()
+        ..Search::default()
     };
-    ListEventsRequest { filter: Some(filter), limit: 10_000 }
+    SearchEventsRequest { search: Some(search), limit: 10_000, ..SearchEventsRequest::default() }
 }
 
 fn identity(out: &mut Output, summary: &JobSummary) -> io::Result<()> {

@@ -30,7 +30,7 @@ use crate::{
     acts::Acts,
     health::{Health, Refusal},
     ledger::Ledger,
-    query::{Tree, filter},
+    query::{self, Tree},
     store::Reader,
 };
 
@@ -92,9 +92,12 @@ impl export_server::Export for Service {
             .ok()
             .filter(|format| *format != ExportFormat::Unspecified)
             .ok_or_else(|| Status::invalid_argument("ask for a bundle or for an in-toto statement"))?;
+        let scope = person.scope.clone();
         let place_of_job = self
             .reader
-            .ask(self.limit, move |asked| Ok::<_, Status>(asked.records_of(filter::job(&job_id, asked)?)?))
+            .ask(self.limit, move |asked| {
+                Ok::<_, Status>(asked.records_of(&scope, query::job(&job_id, asked, &scope)?)?)
+            })
             .await?;
         let wanted =
             place_of_job.ok_or_else(|| Status::not_found("nothing of this job is left in the index"))?;

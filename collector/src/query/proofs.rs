@@ -20,6 +20,7 @@ use buildtrail_proto::v1::{
 use tonic::Status;
 
 use super::{Service, Tree};
+use crate::access::Person;
 
 impl Tree {
     pub(super) fn checkpoint(&self) -> GetCheckpointResponse {
@@ -91,14 +92,18 @@ pub(super) async fn consistency(
     .await
 }
 
-pub(super) async fn event(service: &Service, asked: ProveEventRequest) -> Result<ProveEventResponse, Status> {
+pub(super) async fn event(
+    service: &Service,
+    person: &Person,
+    asked: ProveEventRequest,
+) -> Result<ProveEventResponse, Status> {
     let ProveEventRequest { host_id, boot_id, sequence } = asked;
     let (host, boot) = (host_id.clone(), boot_id);
     let found = service
-        .reader
-        .ask(service.limit, move |asked| {
-            let record = asked.record_of_event(&host, &boot, sequence)?;
-            Ok::<_, Status>((record, asked.host_key(&host)?))
+        .queries
+        .ask(person, move |asked, scope| {
+            let record = asked.record_of_event(scope, &host, &boot, sequence)?;
+            Ok((record, asked.host_key(scope, &host)?))
         })
         .await?;
     let (Some(record), Some(host_key)) = found else {

@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use buildtrail_proto::v1::{AuditEvent, EventFilter};
+use buildtrail_proto::v1::AuditEvent;
+use buildtrail_query::Compiled;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, broadcast::error::RecvError, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::filter;
 use crate::{
     access::Person,
     health::{Health, Refusal},
@@ -19,9 +19,9 @@ const UNREAD: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct Tail {
-    pub(super) filter: EventFilter,
+    pub(super) search: Compiled,
     pub(super) events: broadcast::Receiver<Arc<AuditEvent>>,
-    pub(super) reader: Arc<Person>,
+    pub(super) reader: Person,
     pub(super) health: Arc<Health>,
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) _place: OwnedSemaphorePermit,
@@ -54,7 +54,7 @@ impl Tail {
                 }
             };
             match event {
-                Ok(event) if filter::matches(&self.filter, &event) => {
+                Ok(event) if self.reader.scope.allows(&event) && self.search.matches(&event) => {
                     match out.send_timeout(Ok(event.as_ref().clone()), PATIENCE).await {
                         Ok(()) => {}
                         Err(mpsc::error::SendTimeoutError::Closed(_)) => return Ok(()),

@@ -12,6 +12,7 @@ use std::{
 
 use buildtrail_evidence::records::RecordIndex;
 use buildtrail_proto::v1::{BodiesRemoved, collector_entry::Act};
+use buildtrail_query::Scope;
 use tokio::sync::watch;
 
 use crate::{
@@ -101,7 +102,10 @@ impl Retention {
     async fn remove(&self, segment: &Closed, why: String) -> Result<bool, RetentionError> {
         let (first, end) = (segment.first, segment.end);
         let asked = self.reader.ask(self.limit, move |asked| {
-            Ok::<_, StoreError>((asked.bodies(first, end)?, asked.is_stated(first, end)?))
+            Ok::<_, StoreError>((
+                asked.bodies(&Scope::Everything, first, end)?,
+                asked.is_stated(&Scope::Everything, first, end)?,
+            ))
         });
         let (bodies, stated) = asked.await?;
         if bodies.batches == 0 {

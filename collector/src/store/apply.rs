@@ -1,16 +1,29 @@
 //! Indexing one log record, within a transaction.
 
-use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use buildtrail_evidence::{batch::OpenedBatch, digest::Digest, log::HostRecord, records::RecordIndex};
 use buildtrail_proto::{
     Timestamp, unix_nanos,
-    v1::{AuditEvent, CollectorEntry, audit_event::Body},
+    v1::{AuditEvent, CollectorEntry, Job},
 };
+use buildtrail_query::{Field, values};
 use prost::Message as _;
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
-use super::StoreError;
+use super::{
+    StoreError,
+    dictionary::Known,
+    growth::{Growth, Place},
+    wire,
+};
+
+/// Of an event's id: its place in the batch.
+pub(super) const PLACE_BITS: u32 = 24;
+/// Most earlier batches that a batch can be compared with.
+const MAX_OVERLAPS: i64 = 100;
+/// Identities that the writer remembers.
+const REMEMBERED_IDENTITIES: usize = 10_000;
 
 /// A host's introduction; a repeated one changes nothing.
 pub(super) fn host(
@@ -49,34 +62,12 @@ pub(super) fn act(
     Ok(())
 }
 
-/// Forgets the events of batches, and the jobs that have none left.
-pub(super) fn thinned(
-    index: &Transaction<'_>,
-    first: RecordIndex,
-    end: RecordIndex,
-) -> Result<(), StoreError> {
-    index.execute(
-        "DELETE FROM events WHERE id IN (
-             SELECT events.id FROM batches JOIN events ON events.boot = batches.boot
-                 AND events.sequence BETWEEN batches.first_sequence AND batches.last_sequence
-             WHERE batches.record >= ?1 AND batches.record < ?2
-         )",
-        params![first.0.cast_signed(), end.0.cast_signed()],
-    )?;
-    index.execute_batch(
-        "DELETE FROM jobs WHERE NOT EXISTS (SELECT 1 FROM events WHERE events.job = jobs.id);
-         DELETE FROM job_counts WHERE job NOT IN (SELECT id FROM jobs);
-         DELETE FROM steps WHERE job NOT IN (SELECT id FROM jobs);
-         DELETE FROM step_counts WHERE step NOT IN (SELECT id FROM steps);",
-    )?;
-    Ok(())
-}
-
 /// A batch of a known host, newer than those before.
 pub(super) fn batch(
     index: &Transaction<'_>,
     record: RecordIndex,
     batch: &OpenedBatch,
+    known: &mut Known,
 ) -> Result<(), StoreError> {
     let header = &batch.header;
     let Some(host) = advance_host(index, batch)? else {
@@ -95,32 +86,121 @@ pub(super) fn batch(
             header.last_sequence.cast_signed()
         ],
     )?;
-    let mut jobs: HashMap<&str, JobSpan<'_>> = HashMap::new();
-    for event in &batch.events {
-        if let Some(job) = &event.job {
-            jobs.entry(&job.job_id).or_insert_with(|| JobSpan::new(event)).add(event);
+    let taken = taken(index, boot, header.first_sequence, header.last_sequence, record)?;
+    let mut growth = Growth::default();
+    let mut insert = index.prepare_cached("INSERT OR IGNORE INTO events VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    for (place_in_batch, event) in batch.events.iter().enumerate() {
+        if taken.iter().any(|taken| taken.contains(&event.sequence)) {
+            continue;
+        }
+        let time = nanos(event.time.as_ref());
+        let (shared, rest) = wire::split(&event.encode_to_vec());
+        let (identity, job) = identity(index, known, event, shared, (host, boot))?;
+        let kind = known.value(index, Field::Kind, event.kind())?;
+        let id = event_id(record, place_in_batch);
+        if insert.execute(params![id, time, identity, kind, rest])? == 1 {
+            growth.add(index, known, event, Place { time, identity, kind, job })?;
         }
     }
-    let mut rows = HashMap::new();
-    for (job_id, span) in jobs {
-        rows.insert(job_id, span.save(index, host, job_id)?);
+    drop(insert);
+    growth.save(index)
+}
+
+/// Ids are the order of the log.
+pub(super) fn event_id(record: RecordIndex, place_in_batch: usize) -> i64 {
+    let place = i64::try_from(place_in_batch).unwrap_or(i64::MAX).min((1 << PLACE_BITS) - 1);
+    (record.0.cast_signed() << PLACE_BITS) | place
+}
+
+/// Numbers of the boot that other batches have. Only a host that lies about its boots has any.
+fn taken(
+    index: &Transaction<'_>,
+    boot: i64,
+    first: u64,
+    last: u64,
+    record: RecordIndex,
+) -> Result<Vec<RangeInclusive<u64>>, StoreError> {
+    let mut statement = index.prepare_cached(
+        "SELECT first_sequence, last_sequence FROM batches
+         WHERE boot = ?1 AND first_sequence <= ?2 AND record <> ?3 ORDER BY first_sequence DESC LIMIT ?4",
+    )?;
+    let mut rows =
+        statement.query(params![boot, last.cast_signed(), record.0.cast_signed(), MAX_OVERLAPS])?;
+    let mut taken = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (other_first, other_last): (i64, i64) = (row.get(0)?, row.get(1)?);
+        if other_last.cast_unsigned() < first {
+            break;
+        }
+        taken.push(other_first.cast_unsigned()..=other_last.cast_unsigned());
     }
-    let mut insert =
-        index.prepare_cached("INSERT OR IGNORE INTO events VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
-    for event in &batch.events {
-        let job = event.job.as_ref().and_then(|job| rows.get(&*job.job_id));
-        let sequence = event.sequence.cast_signed();
-        insert.execute(params![
-            boot,
-            sequence,
-            host,
-            nanos(event.time.as_ref()),
-            event.kind(),
-            job,
-            event.encode_to_vec()
-        ])?;
+    Ok(taken)
+}
+
+/// The identity of an event and its job's row, which are added where they are new.
+fn identity(
+    index: &Transaction<'_>,
+    known: &mut Known,
+    event: &AuditEvent,
+    shared: Vec<u8>,
+    (host, boot): (i64, i64),
+) -> Result<(i64, Option<i64>), StoreError> {
+    if let Some(found) = known.identities.get(&shared) {
+        return Ok(*found);
+    }
+    let digest = Digest::of(&shared);
+    let found = index
+        .prepare_cached("SELECT id, job FROM identities WHERE digest = ?1")?
+        .query_row([digest.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let found = if let Some(found) = found {
+        found
+    } else {
+        let job = event.job.as_ref().map(|job| job_row(index, host, job, event)).transpose()?;
+        let id: i64 = index
+            .prepare_cached("INSERT INTO identities VALUES (NULL, ?1, ?2, ?3, ?4, ?5) RETURNING id")?
+            .query_row(params![host, boot, job, shared, digest.as_bytes()], |row| row.get(0))?;
+        add_identity_facts(index, known, event, id)?;
+        (id, job)
+    };
+    if known.identities.len() >= REMEMBERED_IDENTITIES {
+        known.identities.clear();
+    }
+    known.identities.insert(shared, found);
+    Ok(found)
+}
+
+fn add_identity_facts(
+    index: &Transaction<'_>,
+    known: &mut Known,
+    event: &AuditEvent,
+    identity: i64,
+) -> Result<(), StoreError> {
+    for field in Field::ALL.into_iter().filter(|field| field.is_of_identity()) {
+        let mut found = Vec::new();
+        values(event, field, &mut |value| found.push(value));
+        for value in found {
+            let value = known.value(index, field, &value)?;
+            index
+                .prepare_cached("INSERT OR IGNORE INTO identity_facts VALUES (?1, ?2)")?
+                .execute([value, identity])?;
+        }
     }
     Ok(())
+}
+
+/// The row of a job; a new one has no events yet. What two repositories call the same job are two jobs.
+fn job_row(index: &Transaction<'_>, host: i64, job: &Job, event: &AuditEvent) -> Result<i64, StoreError> {
+    let time = nanos(event.time.as_ref());
+    index
+        .prepare_cached(
+            "INSERT INTO jobs VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?5, 0, 0, 0, 0) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![host, job.job_id, job.repository, job.encode_to_vec(), time])?;
+    let id = index
+        .prepare_cached("SELECT id FROM jobs WHERE job_id = ?1 AND host = ?2 AND repository = ?3")?
+        .query_row(params![job.job_id, host, job.repository], |row| row.get(0))?;
+    Ok(id)
 }
 
 /// Moves the host's head; `None`: the host is unknown or the batch is not newer.
@@ -156,118 +236,6 @@ fn boot(index: &Transaction<'_>, host: i64, boot_id: &str) -> Result<i64, StoreE
 }
 
 /// Nanoseconds since 1970; 0 where there is no time.
-fn nanos(time: Option<&Timestamp>) -> i64 {
+pub(super) fn nanos(time: Option<&Timestamp>) -> i64 {
     time.map_or(0, |time| i64::try_from(unix_nanos(time)).unwrap_or(i64::MAX))
-}
-
-/// When something began and ended, and how many events of each kind it had.
-struct Span {
-    first: i64,
-    last: i64,
-    counts: HashMap<&'static str, i64>,
-}
-
-impl Span {
-    fn new(event: &AuditEvent) -> Self {
-        Self { first: nanos(event.time.as_ref()), last: nanos(event.time.as_ref()), counts: HashMap::new() }
-    }
-
-    fn add(&mut self, event: &AuditEvent) {
-        self.first = self.first.min(nanos(event.time.as_ref()));
-        self.last = self.last.max(nanos(event.time.as_ref()));
-        *self.counts.entry(event.kind()).or_default() += 1;
-    }
-
-    fn save_counts(&self, index: &Transaction<'_>, upsert: &str, id: i64) -> Result<(), StoreError> {
-        let mut upsert = index.prepare_cached(upsert)?;
-        for (kind, count) in &self.counts {
-            upsert.execute(params![id, kind, count])?;
-        }
-        Ok(())
-    }
-}
-
-/// What one batch says about one job.
-struct JobSpan<'a> {
-    span: Span,
-    latest: &'a AuditEvent,
-    finished: bool,
-    steps: HashMap<(u32, &'a str), StepSpan<'a>>,
-}
-
-struct StepSpan<'a> {
-    span: Span,
-    latest: &'a AuditEvent,
-}
-
-impl<'a> JobSpan<'a> {
-    fn new(event: &'a AuditEvent) -> Self {
-        Self { span: Span::new(event), latest: event, finished: false, steps: HashMap::new() }
-    }
-
-    fn add(&mut self, event: &'a AuditEvent) {
-        self.span.add(event);
-        self.latest = event;
-        self.finished |= matches!(event.body, Some(Body::JobFinished(_)));
-        if let Some(step) = &event.step {
-            let known = self.steps.entry((step.index, &step.id));
-            let known = known.or_insert_with(|| StepSpan { span: Span::new(event), latest: event });
-            known.span.add(event);
-            known.latest = event;
-        }
-    }
-
-    fn save(&self, index: &Transaction<'_>, host: i64, job_id: &str) -> Result<i64, StoreError> {
-        let job = self.latest.job.clone().unwrap_or_default();
-        let id = index
-            .prepare_cached(
-                "INSERT INTO jobs VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7)
-                 ON CONFLICT (job_id, host) DO UPDATE SET
-                     repository = excluded.repository, job = excluded.job,
-                     first_time = min(first_time, excluded.first_time),
-                     last_time = max(last_time, excluded.last_time),
-                     finished = max(finished, excluded.finished)
-                 RETURNING id",
-            )?
-            .query_row(
-                params![
-                    host,
-                    job_id,
-                    job.repository,
-                    job.encode_to_vec(),
-                    self.span.first,
-                    self.span.last,
-                    self.finished
-                ],
-                |row| row.get(0),
-            )?;
-        let upsert = "INSERT INTO job_counts VALUES (?1, ?2, ?3)
-                      ON CONFLICT DO UPDATE SET count = count + excluded.count";
-        self.span.save_counts(index, upsert, id)?;
-        for ((number, step_id), step) in &self.steps {
-            step.save(index, id, *number, step_id)?;
-        }
-        Ok(id)
-    }
-}
-
-impl StepSpan<'_> {
-    fn save(&self, index: &Transaction<'_>, job: i64, number: u32, step_id: &str) -> Result<(), StoreError> {
-        let step = self.latest.step.clone().unwrap_or_default().encode_to_vec();
-        let id: i64 = index
-            .prepare_cached(
-                "INSERT INTO steps VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6)
-                 ON CONFLICT (job, number, step_id) DO UPDATE SET
-                     step = excluded.step,
-                     first_time = min(first_time, excluded.first_time),
-                     last_time = max(last_time, excluded.last_time)
-                 RETURNING id",
-            )?
-            .query_row(params![job, number, step_id, step, self.span.first, self.span.last], |row| {
-                row.get(0)
-            })?;
-        let upsert = "INSERT INTO step_counts VALUES (?1, ?2, ?3)
-                      ON CONFLICT DO UPDATE SET count = count + excluded.count";
-        self.span.save_counts(index, upsert, id)
-    }
 }

@@ -5,12 +5,23 @@
 //! damaged, older or of another log is made anew.
 //! Must never be trusted over the log, or hold something that the log does not.
 
+mod aggregate;
 mod apply;
+mod cells;
+mod dictionary;
+mod growth;
+mod hosts;
+mod identity;
 mod indexer;
+mod jobs;
 mod places;
 mod reader;
 mod replay;
 mod schema;
+mod search;
+mod thin;
+mod top;
+mod wire;
 
 use std::{
     fs, io,
@@ -30,12 +41,17 @@ use buildtrail_proto::v1::{CollectorEntry, collector_entry::Act};
 use prost::Message as _;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
+pub(crate) use aggregate::{By, Counted, Group, Tally};
 pub(crate) use indexer::{LiveEvents, run as run_indexer};
-pub(crate) use places::JobRecords;
-pub(crate) use reader::{ActSelection, Asked, Bounds, JobRow, Order, Reader, Resolved, Selection};
+pub(crate) use jobs::{JobKey, JobOrder, JobRow, Resolved};
+pub(crate) use places::{ActSelection, JobRecords};
+pub(crate) use reader::{Asked, Reader};
+pub(crate) use search::{Bounds, Order, Position};
+
+use dictionary::Known;
 
 use crate::{
-    dark::Known,
+    dark,
     ledger::{Forks, Item, ItemEntry, KnownHost, KnownHosts},
 };
 
@@ -79,13 +95,14 @@ impl StoreError {
 pub(crate) struct Store {
     path: PathBuf,
     connection: Connection,
+    known: Known,
 }
 
 impl Store {
     /// Opens the index, making it (anew) if it is missing, damaged or of another version.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         match connect(path) {
-            Ok(Some(connection)) => return Ok(Self { path: path.to_owned(), connection }),
+            Ok(Some(connection)) => return Ok(Self::new(path, connection)),
             Ok(None) => tracing::warn!("the index is of another version: it is made anew from the log"),
             Err(error) if is_damage(&error) => {
                 tracing::warn!(%error, "the index is damaged: it is made anew from the log");
@@ -94,9 +111,13 @@ impl Store {
         }
         remove(path)?;
         match connect(path)? {
-            Some(connection) => Ok(Self { path: path.to_owned(), connection }),
+            Some(connection) => Ok(Self::new(path, connection)),
             None => Err(StoreError::Damaged("a new one is of another version")),
         }
+    }
+
+    fn new(path: &Path, connection: Connection) -> Self {
+        Self { path: path.to_owned(), connection, known: Known::default() }
     }
 
     /// Throws everything away.
@@ -130,13 +151,26 @@ impl Store {
 
     /// Indexes records, all or nothing.
     pub(crate) fn apply(&mut self, items: &[Item]) -> Result<(), StoreError> {
+        let applied = self.try_apply(items);
+        if applied.is_err() {
+            // What was remembered may have been undone.
+            self.known.forget();
+        }
+        applied
+    }
+
+    fn try_apply(&mut self, items: &[Item]) -> Result<(), StoreError> {
         let transaction = self.connection.transaction()?;
         for item in items {
             match &item.entry {
                 ItemEntry::Host(host) => apply::host(&transaction, item.record, host)?,
-                ItemEntry::Thinned { first, end } => apply::thinned(&transaction, *first, *end)?,
+                ItemEntry::Thinned { first, end } => {
+                    thin::thinned(&transaction, &mut self.known, *first, *end)?;
+                }
                 ItemEntry::Collector(entry) => apply::act(&transaction, item.record, entry)?,
-                ItemEntry::Batch(batch) => apply::batch(&transaction, item.record, batch)?,
+                ItemEntry::Batch(batch) => {
+                    apply::batch(&transaction, item.record, batch, &mut self.known)?;
+                }
             }
             let next = item.record.next().0.cast_signed();
             transaction.execute("UPDATE state SET next_record = ?1", [next])?;
@@ -185,7 +219,7 @@ impl Store {
     }
 
     /// Every host, for [`crate::dark`].
-    pub(crate) fn watched_hosts(&self) -> Result<Vec<Known>, StoreError> {
+    pub(crate) fn watched_hosts(&self) -> Result<Vec<dark::Known>, StoreError> {
         let mut statement = self.connection.prepare(
             "SELECT host_id, name, coalesce((
                  SELECT kind FROM acts WHERE acts.host_id = hosts.host_id AND kind IN ('host.dark', 'host.back')
@@ -197,7 +231,7 @@ impl Store {
         while let Some(row) = rows.next()? {
             let id: String = row.get(0)?;
             let id = HostId::parse(&id).map_err(|_| StoreError::Damaged("a host id"))?;
-            hosts.push(Known { id, name: row.get(1)?, dark: row.get(2)? });
+            hosts.push(dark::Known { id, name: row.get(1)?, dark: row.get(2)? });
         }
         Ok(hosts)
     }

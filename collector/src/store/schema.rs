@@ -1,7 +1,8 @@
 //! Tables of the index.
 
-/// Raised with every change of [`TABLES`]: an index of another version is made anew from the log.
-pub(super) const VERSION: i64 = 3;
+/// Raised with every change of [`TABLES`]: an index of another version is made anew from the log. Raised as
+/// well when the values of events change their meaning ([`buildtrail_query::values`]).
+pub(super) const VERSION: i64 = 4;
 
 /// Times are nanoseconds since 1970. 64-bit unsigned numbers are stored by their bits.
 const TABLES: &str = "
@@ -46,7 +47,7 @@ CREATE TABLE boots (
 );
 
 CREATE TABLE jobs (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     host INTEGER NOT NULL,
     job_id TEXT NOT NULL,
     repository TEXT NOT NULL,
@@ -54,17 +55,12 @@ CREATE TABLE jobs (
     first_time INTEGER NOT NULL,
     last_time INTEGER NOT NULL,
     finished INTEGER NOT NULL,
-    UNIQUE (job_id, host)
+    events INTEGER NOT NULL,
+    bytes_out INTEGER NOT NULL,
+    bytes_in INTEGER NOT NULL,
+    UNIQUE (job_id, host, repository)
 );
 CREATE INDEX jobs_by_time ON jobs (first_time);
-CREATE INDEX jobs_by_repository ON jobs (repository, first_time);
-
-CREATE TABLE job_counts (
-    job INTEGER NOT NULL,
-    kind TEXT NOT NULL,
-    count INTEGER NOT NULL,
-    PRIMARY KEY (job, kind)
-) WITHOUT ROWID;
 
 CREATE TABLE steps (
     id INTEGER PRIMARY KEY,
@@ -84,21 +80,61 @@ CREATE TABLE step_counts (
     PRIMARY KEY (step, kind)
 ) WITHOUT ROWID;
 
+-- What events share: host, boot and job, as they are encoded in each of them.
+CREATE TABLE identities (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    host INTEGER NOT NULL,
+    boot INTEGER NOT NULL,
+    job INTEGER,
+    bytes BLOB NOT NULL,
+    digest BLOB NOT NULL UNIQUE
+);
+CREATE INDEX identities_by_job ON identities (job);
+CREATE INDEX identities_by_host ON identities (host);
+
+-- The rest of each event. The id is the log's record and the place in the batch, so that rows are added at the end and
+-- removed in runs.
 CREATE TABLE events (
     id INTEGER PRIMARY KEY,
-    boot INTEGER NOT NULL,
-    sequence INTEGER NOT NULL,
-    host INTEGER NOT NULL,
     time INTEGER NOT NULL,
-    kind TEXT NOT NULL,
-    job INTEGER,
-    event BLOB NOT NULL,
-    UNIQUE (boot, sequence)
+    identity INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    body BLOB NOT NULL
 );
-CREATE INDEX events_by_time ON events (time, id);
-CREATE INDEX events_by_kind ON events (kind, time, id);
-CREATE INDEX events_by_job ON events (job, time, id);
-CREATE INDEX events_by_host ON events (host, time, id);
+CREATE INDEX events_by_time ON events (time);
+CREATE INDEX events_by_identity ON events (identity, kind, time);
+
+-- Every value of an indexed field, once.
+CREATE TABLE dictionary (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    field INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    UNIQUE (field, text)
+);
+
+-- Who used what: the events of one identity, kind and hour that have a value. Kinds are values, too: their rows are the
+-- roll-ups of all events.
+CREATE TABLE uses (
+    value INTEGER NOT NULL,
+    hour INTEGER NOT NULL,
+    identity INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    bytes_out INTEGER NOT NULL,
+    bytes_in INTEGER NOT NULL,
+    PRIMARY KEY (value, hour, identity, kind)
+) WITHOUT ROWID;
+CREATE INDEX uses_by_identity ON uses (identity);
+
+-- The values that belong to an identity as a whole.
+CREATE TABLE identity_facts (
+    value INTEGER NOT NULL,
+    identity INTEGER NOT NULL,
+    PRIMARY KEY (value, identity)
+) WITHOUT ROWID;
+CREATE INDEX identity_facts_by_identity ON identity_facts (identity);
 
 CREATE TABLE acts (
     record INTEGER PRIMARY KEY,

@@ -22,8 +22,8 @@ use buildtrail_evidence::{
 use buildtrail_proto::{
     timestamp_from_unix_nanos,
     v1::{
-        AuditEvent, Heartbeat, Job, JobFinished, ProcessExec, SecretAccess, SignedBatch, Step,
-        audit_event::Body, ingest_client::IngestClient, query_client::QueryClient,
+        AuditEvent, Heartbeat, Job, JobFinished, ProcessExec, Search, SearchEventsRequest, SecretAccess,
+        SignedBatch, Step, audit_event::Body, ingest_client::IngestClient, query_client::QueryClient,
     },
 };
 use tempfile::TempDir;
@@ -199,11 +199,24 @@ pub(crate) fn in_job(job_id: &str, repository: &str, step: u32, event: AuditEven
     AuditEvent { job: Some(job), step, ..event }
 }
 
+/// A search in the words of the language.
+pub(crate) fn search(text: &str) -> Search {
+    buildtrail_query::parse(text).unwrap()
+}
+
+/// The events that a search finds on its first page, oldest first.
+pub(crate) async fn found(reader: &mut QueryClient<Channel>, text: &str) -> Vec<AuditEvent> {
+    let request =
+        SearchEventsRequest { search: Some(search(text)), limit: 10_000, ..SearchEventsRequest::default() };
+    let mut events = reader.search_events(request).await.unwrap().into_inner().events;
+    events.reverse();
+    events
+}
+
 /// Waits until the collector has indexed this many events.
 pub(crate) async fn wait_for_events(reader: &mut QueryClient<Channel>, count: usize) -> Vec<AuditEvent> {
     for _ in 0..500 {
-        let request = buildtrail_proto::v1::ListEventsRequest { limit: 10_000, ..Default::default() };
-        let events = reader.list_events(request).await.unwrap().into_inner().events;
+        let events = found(reader, "").await;
         if events.len() >= count {
             return events;
         }
