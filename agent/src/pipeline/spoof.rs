@@ -9,7 +9,7 @@ use super::Pipeline;
 use crate::{
     catalog::runners,
     clock::BootTime,
-    event::text::Notes,
+    event::text::{Notes, lossless},
     job::{
         Membership,
         trust::{Candidate, Standing, Trust},
@@ -63,6 +63,26 @@ impl Identities {
 }
 
 impl Pipeline {
+    /// Whether a process outside any job that looks like a runner is one. A program that a job wrote is told on that job.
+    pub(super) fn admit_runner(&mut self, process: &Process, platform: &str, time: BootTime) -> bool {
+        let writer = self.heirlooms.writer_of_program(process.id.pid);
+        if !self.identities.admit(process.id, process.users, writer.is_some()) {
+            return false;
+        }
+        self.heirlooms.add_runner(&process.executable, platform);
+        let kind = v1::SpoofKind::RunnerFiles;
+        if let Some(job) = writer
+            && let Some(last) = self.identities.is_news(&job.job_id, (kind, lossless(&process.executable)))
+        {
+            let mut notes = Notes::default();
+            let (path, platform) = (notes.text(&process.executable), platform.to_owned());
+            let body = v1::IdentitySpoof { path, platform, last, ..spoof(kind) };
+            let writer = Membership { job, step: None };
+            self.emit(time, Some(&writer), None, notes, Body::IdentitySpoof(body));
+        }
+        true
+    }
+
     /// A new job's identity is only asserted where its runner is doubted, or was not watched when it named the job.
     pub(super) fn question(&mut self, membership: Membership, runner: ProcessId) -> Membership {
         if !self.recovering && !self.identities.doubtful.contains(&runner) {
