@@ -54,8 +54,10 @@ impl Pipeline {
             .collect();
         for gone in self.jobs.forget_over(|job| live.contains(job)) {
             self.heritage.end_job(&gone);
+            self.relocations.forget(&gone);
             self.identities.forget_job(&gone);
             self.heirlooms.forget_job(&gone);
+            self.wishes.ended_jobs.push(gone);
         }
     }
 }

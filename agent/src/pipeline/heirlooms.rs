@@ -72,6 +72,11 @@ impl Heirlooms {
         self.told.remove(job);
         self.credentials.remove(job);
     }
+
+    /// Files that are remembered.
+    pub(super) fn remembered(&self) -> usize {
+        self.memory.len()
+    }
 }
 
 impl Pipeline {

@@ -21,6 +21,9 @@ use crate::{
 /// Attempts of one job that are told.
 const MAX_TOLD: usize = 64;
 
+/// Jobs whose attempts are remembered: some are told of jobs that were forgotten long ago.
+const MAX_JOBS: usize = 4096;
+
 /// An attempt: its kind, and what is the same when it is repeated.
 type Attempt = (v1::SpoofKind, String);
 
@@ -57,6 +60,9 @@ impl Identities {
 
     /// `None`: it was told, or there were too many. The flag says that it is the last.
     fn is_news(&mut self, job: &str, attempt: Attempt) -> Option<bool> {
+        if self.told.len() >= MAX_JOBS && !self.told.contains_key(job) {
+            self.told.clear();
+        }
         let told = self.told.entry(job.to_owned()).or_default();
         (told.len() < MAX_TOLD && told.insert(attempt)).then_some(told.len() == MAX_TOLD)
     }

@@ -70,7 +70,6 @@ impl Memory {
         self.named.files.is_empty() && self.others.files.is_empty()
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.named.files.len() + self.others.files.len()
     }
