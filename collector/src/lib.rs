@@ -29,3 +29,4 @@ mod retention;
 mod store;
 mod tls;
 mod tree;
+mod web;

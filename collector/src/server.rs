@@ -47,6 +47,7 @@ use crate::{
     store::{LiveEvents, Reader, run_indexer},
     tls,
     tree::Published,
+    web::{self, Web},
     witness::submit::{self, Statements},
 };
 pub use crate::{
@@ -330,7 +331,7 @@ fn router(
         queries,
         ledger: workers.ledger.clone(),
         log_directory: config.log_directory(),
-        verifying: Mutex::new(()),
+        verifying: Mutex::new(None),
         health: health.clone(),
         tree: query::Tree {
             published: workers.published.clone(),
@@ -344,7 +345,7 @@ fn router(
         questions: workers.questions.clone(),
         health: health.clone(),
     };
-    let export = export::Service {
+    let export = Arc::new(export::Service {
         reader: workers.reader.clone(),
         limit: Duration::from_secs(config.limits.query_seconds),
         ledger: workers.ledger.clone(),
@@ -354,7 +355,9 @@ fn router(
         places: Arc::new(Semaphore::new(export::AT_A_TIME)),
         acts: workers.background.acts.clone(),
         health: health.clone(),
-    };
+    });
+    let query = Arc::new(query);
+    let web = Web { queries: query.queries.clone(), query: query.clone(), export: export.clone() };
     let max_message = config.limits.max_batch_bytes + BATCH_FRAMING;
     let grpc = Routes::new(
         IngestServer::new(ingest)
@@ -363,9 +366,9 @@ fn router(
     )
     .add_service(EnrolmentServer::new(enrolment.clone()).max_decoding_message_size(MAX_QUESTION_BYTES))
     .add_service(AdministrationServer::new(enrolment).max_decoding_message_size(MAX_QUESTION_BYTES))
-    .add_service(ExportServer::new(export).max_decoding_message_size(MAX_QUESTION_BYTES))
-    .add_service(QueryServer::new(query).max_decoding_message_size(MAX_QUESTION_BYTES));
-    let http = query::files::router(files);
+    .add_service(ExportServer::from_arc(export).max_decoding_message_size(MAX_QUESTION_BYTES))
+    .add_service(QueryServer::from_arc(query).max_decoding_message_size(MAX_QUESTION_BYTES));
+    let http = query::files::router(files).merge(web::router(web));
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))

@@ -8,11 +8,13 @@
 pub mod agent;
 pub mod bench;
 pub mod bpffs;
+pub mod browser;
 pub mod collector;
 pub mod demo;
 pub mod events;
 pub mod expected;
 pub mod fakerunner;
+pub mod history;
 pub mod lab;
 pub mod load;
 pub mod paths;

@@ -30,10 +30,6 @@ pub(crate) enum Suite {
     Job,
     /// Many jobs of an emulated runner.
     Runner,
-    /// Runners of several vendors on one host that lasts.
-    Shared,
-    /// A thousand jobs.
-    ManyJobs,
     /// Hostile text, and stopping.
     Robustness,
     /// The agent stopped, killed and replaced in the middle of a job.
@@ -53,12 +49,10 @@ pub(crate) enum Suite {
 }
 
 /// The end-to-end suites in the order in which they run.
-const END_TO_END: [Suite; 13] = [
+const END_TO_END: [Suite; 11] = [
     Suite::Usage,
     Suite::Job,
     Suite::Runner,
-    Suite::Shared,
-    Suite::ManyJobs,
     Suite::Robustness,
     Suite::Restart,
     Suite::Delivery,
@@ -77,8 +71,6 @@ impl Suite {
             Self::Usage => "usage",
             Self::Job => "job",
             Self::Runner => "runner",
-            Self::Shared => "shared",
-            Self::ManyJobs => "many_jobs",
             Self::Robustness => "robustness",
             Self::Restart => "restart",
             Self::Delivery => "delivery",
@@ -96,8 +88,6 @@ impl Suite {
             Self::Faults => &[Need::Namespaces],
             Self::Job => &[Need::Ebpf, Need::Namespaces, Need::Act],
             Self::Runner
-            | Self::Shared
-            | Self::ManyJobs
             | Self::Robustness
             | Self::Restart
             | Self::Delivery

@@ -17,12 +17,15 @@ use buildtrail_evidence::{
     tlog::{note::NoteKey, tiles::Tiles},
     verify,
 };
-use buildtrail_proto::v1::{
-    AggregateRequest, AggregateResponse, GetCheckpointRequest, GetCheckpointResponse, GetJobRequest,
-    GetJobResponse, HostsRequest, HostsResponse, ListActsRequest, ListActsResponse, ListJobsRequest,
-    ListJobsResponse, ProveConsistencyRequest, ProveConsistencyResponse, ProveEventRequest,
-    ProveEventResponse, ProveRecordRequest, ProveRecordResponse, SearchEventsRequest, SearchEventsResponse,
-    TailRequest, VerifyRequest, VerifyResponse, query_server::Query,
+use buildtrail_proto::{
+    Timestamp, now,
+    v1::{
+        AggregateRequest, AggregateResponse, GetCheckpointRequest, GetCheckpointResponse, GetJobRequest,
+        GetJobResponse, HostsRequest, HostsResponse, ListActsRequest, ListActsResponse, ListJobsRequest,
+        ListJobsResponse, ProveConsistencyRequest, ProveConsistencyResponse, ProveEventRequest,
+        ProveEventResponse, ProveRecordRequest, ProveRecordResponse, SearchEventsRequest,
+        SearchEventsResponse, TailRequest, VerifyRequest, VerifyResponse, query_server::Query,
+    },
 };
 use tokio::sync::Mutex;
 use tonic::{Request, Response, Status};
@@ -32,7 +35,7 @@ pub(crate) use self::{
     queries::{LiveStream, Queries, job},
 };
 use crate::{
-    access::{self, Action},
+    access::{self, Action, Person},
     health::Health,
     ledger::Ledger,
     tree::Published,
@@ -44,8 +47,8 @@ pub(crate) struct Service {
     pub(crate) queries: Queries,
     pub(crate) ledger: Ledger,
     pub(crate) log_directory: PathBuf,
-    /// One at a time: it reads the whole log.
-    pub(crate) verifying: Mutex<()>,
+    /// One at a time: it reads the whole log. What the last one found.
+    pub(crate) verifying: Mutex<Option<Verified>>,
     pub(crate) health: Arc<Health>,
     pub(crate) tree: Tree,
 }
@@ -57,6 +60,50 @@ pub(crate) struct Tree {
     pub(crate) witnesses: Statements,
     pub(crate) tiles: Tiles,
     pub(crate) log_key: NoteKey,
+}
+
+/// What a verification of the whole log found.
+#[derive(Debug, Clone)]
+pub(crate) struct Verified {
+    /// When it ended.
+    pub(crate) time: Timestamp,
+    pub(crate) by: String,
+    pub(crate) hosts: u64,
+    pub(crate) batches: u64,
+    pub(crate) events: u64,
+    pub(crate) problems: u64,
+    pub(crate) complete: bool,
+}
+
+impl Service {
+    /// Checks the whole log as it is on disk.
+    pub(crate) async fn verify_log(&self, person: &Person) -> Result<verify::Report, Status> {
+        person
+            .require(Action::Verify)
+            .map_err(|forbidden| Status::permission_denied(forbidden.to_string()))?;
+        self.queries.asked(person, "Verify", "");
+        let mut last = self.verifying.lock().await;
+        let (directory, end) = (self.log_directory.clone(), self.ledger.durable_end());
+        let verified = tokio::task::spawn_blocking(move || verify::verify_up_to(&directory, end)).await;
+        let report = verified
+            .map_err(|_| Status::internal("verifying failed; see the collector's own log"))?
+            .map_err(|error| Status::internal(error.to_string()))?;
+        *last = Some(Verified {
+            time: now(),
+            by: person.name.clone(),
+            hosts: report.hosts.len() as u64,
+            batches: report.batches,
+            events: report.events,
+            problems: report.problems.len() as u64,
+            complete: report.hosts.iter().all(|host| host.complete),
+        });
+        Ok(report)
+    }
+
+    /// What the last verification since the start found; `None` also while one goes on.
+    pub(crate) fn last_verification(&self) -> Option<Verified> {
+        self.verifying.try_lock().ok()?.clone()
+    }
 }
 
 #[tonic::async_trait]
@@ -105,14 +152,7 @@ impl Query for Service {
 
     async fn verify(&self, request: Request<VerifyRequest>) -> Result<Response<VerifyResponse>, Status> {
         let person = access::person(&request, Action::Verify, &self.health)?;
-        self.queries.asked(&person, "Verify", "");
-        let _one_at_a_time = self.verifying.lock().await;
-        let (directory, end) = (self.log_directory.clone(), self.ledger.durable_end());
-        let verified = tokio::task::spawn_blocking(move || verify::verify_up_to(&directory, end)).await;
-        let report = verified
-            .map_err(|_| Status::internal("verifying failed; see the collector's own log"))?
-            .map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Response::new(report.to_response()))
+        Ok(Response::new(self.verify_log(&person).await?.to_response()))
     }
 
     async fn list_acts(

@@ -23,7 +23,7 @@ use super::{Service, Tree};
 use crate::access::Person;
 
 impl Tree {
-    pub(super) fn checkpoint(&self) -> GetCheckpointResponse {
+    pub(crate) fn checkpoint(&self) -> GetCheckpointResponse {
         let heads = self.published.borrow().clone();
         GetCheckpointResponse {
             checkpoint: heads.latest.note(),
