@@ -22,7 +22,7 @@ use tracing::{error, info};
 
 use crate::{
     build::{self, BuildError},
-    catalog::{files, relocations},
+    catalog::{files, relocations, secret_paths::SecretPaths},
     clock::BootTime,
     config::{Config, HighestTier},
     enrol::{Credentials, CredentialsError, EnrolError, identity},
@@ -295,7 +295,8 @@ impl Sensing {
                         trust: Trust::new(&config.runners),
                         job_idle: config.runners.job_idle(),
                     };
-                    let mut pipeline = Pipeline::new(identity, settings, output);
+                    let secrets = SecretPaths::new(&config.catalog);
+                    let mut pipeline = Pipeline::new(identity, settings, output).with_secrets(secrets);
                     // Without pinned programs the kernel side has forgotten who belongs to whom.
                     let pinned = config.sensor.pin_directory.is_some();
                     let state = pinned.then(|| StateFile::in_directory(&config.host.state_directory));
@@ -362,6 +363,7 @@ pub fn start_sensor(config: &Config) -> Result<(Sensor, Platforms), SensorError>
             HighestTier::A => Tier::A,
             HighestTier::B => Tier::B,
         },
+        writes: config.sensor.watch_writes,
         pin_directory: config.sensor.pin_directory.clone(),
     })?;
     Ok((sensor, platforms))
@@ -384,8 +386,8 @@ fn sense(
             break;
         }
         pipeline.process(sensor.drain());
-        sensor.follow(pipeline.take_wishes());
         pipeline.tick(BootTime::now(), &|| sensor.counters());
+        sensor.follow(pipeline.take_wishes());
         sensor.note_lineage(&pipeline.take_lineage_news());
         if let Some(file) = state
             && let Some(saved) = pipeline.take_changed_state()

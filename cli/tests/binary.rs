@@ -15,13 +15,14 @@ use std::{
 use buildtrail_proto::{
     Timestamp,
     v1::{
-        AggregateRequest, AggregateResponse, Assurance, AuditEvent, CollectorEntry, GetCheckpointRequest,
-        GetCheckpointResponse, GetJobRequest, GetJobResponse, HostDark, HostVerification, HostsRequest,
-        HostsResponse, Job, JobSummary, ListActsRequest, ListActsResponse, ListJobsRequest, ListJobsResponse,
-        Loss, Operation, Process, ProveConsistencyRequest, ProveConsistencyResponse, ProveEventRequest,
-        ProveEventResponse, ProveRecordRequest, ProveRecordResponse, RecordedAct, Search,
-        SearchEventsRequest, SearchEventsResponse, SecretAccess, Step, StepSummary, TailRequest,
-        VerifyRequest, VerifyResponse,
+        AggregateRequest, AggregateResponse, Assurance, AuditEvent, CollectorEntry, CredentialLeftBehind,
+        GetCheckpointRequest, GetCheckpointResponse, GetJobRequest, GetJobResponse, HostDark,
+        HostVerification, HostsRequest, HostsResponse, IdentitySpoof, Job, JobSummary, ListActsRequest,
+        ListActsResponse, ListJobsRequest, ListJobsResponse, Loss, Operation, Process,
+        ProveConsistencyRequest, ProveConsistencyResponse, ProveEventRequest, ProveEventResponse,
+        ProveRecordRequest, ProveRecordResponse, RecordedAct, Search, SearchEventsRequest,
+        SearchEventsResponse, SecretAccess, SpoofKind, Step, StepSummary, TailRequest, VerifyRequest,
+        VerifyResponse,
         audit_event::Body,
         collector_entry::Act,
         query_server::{Query, QueryServer},
@@ -95,7 +96,27 @@ fn events() -> Vec<AuditEvent> {
             body: Some(Body::SecretAccess(access)),
             ..event.clone()
         },
-        AuditEvent { time: Some(at(3)), body: Some(Body::Loss(loss)), ..event },
+        AuditEvent { time: Some(at(3)), body: Some(Body::Loss(loss)), ..event.clone() },
+        AuditEvent {
+            time: Some(at(60)),
+            body: Some(Body::CredentialLeftBehind(CredentialLeftBehind {
+                secret: "netrc".into(),
+                path: "/home/ci/.netrc".into(),
+                mode: 0o100_600,
+                ..Default::default()
+            })),
+            ..event.clone()
+        },
+        AuditEvent {
+            time: Some(at(5)),
+            body: Some(Body::IdentitySpoof(IdentitySpoof {
+                kind: SpoofKind::RunnerProgram.into(),
+                path: "/tmp/Runner.Worker".into(),
+                platform: "github-actions".into(),
+                ..Default::default()
+            })),
+            ..event
+        },
     ]
 }
 

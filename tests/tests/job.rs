@@ -95,6 +95,7 @@ fn the_job_is_named_in_full_on_every_event() {
         trigger: "push".to_owned(),
         runner_name: String::new(),
         assurance: Assurance::Observed.into(),
+        ..Job::default()
     };
     assert_eq!(id.len(), 32, "{id}");
     for event in job {

@@ -30,6 +30,10 @@ pub(crate) enum Suite {
     Job,
     /// Many jobs of an emulated runner.
     Runner,
+    /// Runners of several vendors on one host that lasts.
+    Shared,
+    /// A thousand jobs.
+    ManyJobs,
     /// Hostile text, and stopping.
     Robustness,
     /// The agent stopped, killed and replaced in the middle of a job.
@@ -49,10 +53,12 @@ pub(crate) enum Suite {
 }
 
 /// The end-to-end suites in the order in which they run.
-const END_TO_END: [Suite; 11] = [
+const END_TO_END: [Suite; 13] = [
     Suite::Usage,
     Suite::Job,
     Suite::Runner,
+    Suite::Shared,
+    Suite::ManyJobs,
     Suite::Robustness,
     Suite::Restart,
     Suite::Delivery,
@@ -71,6 +77,8 @@ impl Suite {
             Self::Usage => "usage",
             Self::Job => "job",
             Self::Runner => "runner",
+            Self::Shared => "shared",
+            Self::ManyJobs => "many_jobs",
             Self::Robustness => "robustness",
             Self::Restart => "restart",
             Self::Delivery => "delivery",
@@ -88,6 +96,8 @@ impl Suite {
             Self::Faults => &[Need::Namespaces],
             Self::Job => &[Need::Ebpf, Need::Namespaces, Need::Act],
             Self::Runner
+            | Self::Shared
+            | Self::ManyJobs
             | Self::Robustness
             | Self::Restart
             | Self::Delivery

@@ -6,9 +6,11 @@ pub mod arguments;
 pub mod commands;
 pub mod delegates;
 pub mod files;
+pub mod heirlooms;
 pub mod metadata;
 pub mod relocations;
 pub mod runners;
+pub mod secret_paths;
 pub mod sockets;
 pub mod variables;
 

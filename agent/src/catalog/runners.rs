@@ -25,7 +25,6 @@ const COMMANDS: &[(&str, &[&str], &str)] = &[
 /// End of the path, platform. A name that others use as well stands with its directory.
 const FILES: &[(&str, &str)] = &[
     (".runner", "github-actions"),
-    (".credentials", "github-actions"),
     (".credentials_rsaparams", "github-actions"),
     (".agent", "azure-pipelines"),
     (".gitlab-runner/config.toml", "gitlab"),

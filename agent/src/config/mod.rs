@@ -134,6 +134,8 @@ pub struct Sensor {
     pub pin_directory: Option<PathBuf>,
     /// No hook of a better tier is tried.
     pub highest_tier: HighestTier,
+    /// Which files jobs write is watched.
+    pub watch_writes: bool,
 }
 
 /// `sensor.highest_tier`
@@ -242,6 +244,7 @@ impl Default for Sensor {
             bulk_ring_bytes: 2 * 1024 * 1024,
             pin_directory: None,
             highest_tier: HighestTier::A,
+            watch_writes: true,
         }
     }
 }

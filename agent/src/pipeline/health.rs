@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use v1::audit_event::Body;
 
 use super::{Pipeline, ReadCounters};
-use crate::{clock::BootTime, sensor::sequence::Gap};
+use crate::{clock::BootTime, process, sensor::sequence::Gap};
 
 /// Nanoseconds between heartbeats.
 const HEARTBEAT_INTERVAL: u64 = 60_000_000_000;
@@ -119,11 +119,17 @@ impl Pipeline {
     }
 
     pub(super) fn emit_heartbeat(&mut self) {
+        let (live, ended) = self.processes.sizes();
         let body = v1::Heartbeat {
             events_captured: self.health.captured,
             events_lost: self.health.lost_in_kernel + self.health.lost_in_agent + self.output.reported_loss(),
             spool_bytes: self.output.spool_bytes(),
             running_jobs: u32::try_from(self.jobs.running()).unwrap_or(u32::MAX),
+            processes_known: live as u64,
+            processes_ended: ended as u64,
+            jobs_with_leftovers: u32::try_from(self.jobs.over()).unwrap_or(u32::MAX),
+            files_remembered: self.heirlooms.remembered() as u64,
+            resident_bytes: process::look::resident_bytes(),
         };
         self.emit_about_host(Body::Heartbeat(body));
     }

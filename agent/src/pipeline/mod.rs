@@ -8,6 +8,7 @@ mod afterlife;
 mod connections;
 mod delegation;
 mod health;
+mod heirlooms;
 mod memory;
 mod naming;
 mod network;
@@ -15,7 +16,7 @@ mod relocation;
 mod resume;
 mod spoof;
 
-use std::{os::unix::ffi::OsStrExt as _, rc::Rc, time::Duration};
+use std::{os::unix::ffi::OsStrExt as _, path::PathBuf, rc::Rc, time::Duration};
 
 use buildtrail_agent_abi::{Counters, Hook};
 use buildtrail_proto::{timestamp_from_unix_nanos, v1};
@@ -44,10 +45,12 @@ use crate::{
         coverage::CoverageReport,
         files::{FileEvent, Relocated, Who},
         records::{Exec, Record, Users, What},
+        written::Version,
     },
 };
 use connections::Connections;
 use health::Health;
+use heirlooms::Heirlooms;
 use memory::Reached;
 use naming::Naming;
 use network::{Destination, Family, Seen, ServicePath};
@@ -59,8 +62,9 @@ use spoof::Identities;
 const JOB_END_GRACE: u64 = 250_000_000;
 /// How soon something that waits for its completion is looked at again.
 const SHORT_PATIENCE: Duration = Duration::from_millis(25);
-/// How soon jobs of which nothing runs are looked at again.
-const IDLE_PATIENCE: Duration = Duration::from_millis(250);
+/// While jobs run: whether something of them still runs, and what they write, is looked at without anything that wakes
+/// the agent.
+const JOB_PATIENCE: Duration = Duration::from_millis(250);
 /// How long the pipeline can be left alone when nothing waits.
 const LONG_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -75,6 +79,12 @@ pub struct Wishes {
     pub relocated: Vec<Relocated>,
     /// Jobs that ended.
     pub ended_jobs: Vec<String>,
+    /// Where jobs work.
+    pub places: Vec<PathBuf>,
+    /// Files of which every read is to be told.
+    pub follow: Vec<(PathBuf, Version)>,
+    /// And no more.
+    pub leave: Vec<PathBuf>,
 }
 
 /// Reads what each hook emitted and lost since load.
@@ -111,6 +121,7 @@ pub struct Pipeline {
     wishes: Wishes,
     heritage: Heritage,
     identities: Identities,
+    heirlooms: Heirlooms,
     /// When jobs that are over are looked through again.
     next_farewell: BootTime,
     /// What is named now was running before any agent was.
@@ -125,6 +136,7 @@ impl Pipeline {
     pub fn new(host: HostIdentity, settings: Settings, output: Output) -> Self {
         let Settings { platforms, trust, job_idle } = settings;
         let mut identities = Identities::new(trust);
+        let mut heirlooms = Heirlooms::default();
         let mut processes = ProcessTable::default();
         let mut found = Vec::new();
         let mut heritage = Heritage::default();
@@ -141,6 +153,7 @@ impl Pipeline {
                 && let Some(platform) = naming::recognise_running(&platforms, &process)
                 && identities.admit(process.id, process.users, false)
             {
+                heirlooms.add_runner(&process.executable, &platform.rule.name);
                 process.role = Role::Runner;
                 found.push(process.id.pid);
                 heritage.add_runner(process.id);
@@ -167,6 +180,7 @@ impl Pipeline {
             wishes: Wishes { runners: found, ..Wishes::default() },
             heritage,
             identities,
+            heirlooms,
             next_farewell: BootTime(0),
             recovering: false,
             health: Health::default(),
@@ -186,9 +200,9 @@ impl Pipeline {
     #[must_use]
     pub fn patience(&self) -> Duration {
         let waiting = !self.accesses.is_empty() || !self.lookups.is_empty() || self.jobs.has_ending();
-        match (waiting, self.jobs.has_idle()) {
+        match (waiting, self.jobs.has_idle() || self.jobs.running() > 0) {
             (true, _) => SHORT_PATIENCE,
-            (false, true) => IDLE_PATIENCE,
+            (false, true) => JOB_PATIENCE,
             (false, false) => LONG_PATIENCE,
         }
     }
@@ -197,6 +211,7 @@ impl Pipeline {
     pub fn process(&mut self, batch: Batch) {
         self.health.count_lost_in_agent("decoder", batch.malformed);
         self.health.count_lost_in_agent("secret.file", batch.file_overflows);
+        self.health.count_lost_in_agent("file.written", batch.act_overflows);
         self.health.count_lost_in_agent("an earlier build's records", batch.unreadable);
         self.report_gaps(&batch.gaps);
         for record in batch.records {
@@ -207,6 +222,9 @@ impl Pipeline {
         }
         for look in batch.looks {
             self.take_look(look);
+        }
+        for act in batch.acts {
+            self.take_act(act);
         }
     }
 
@@ -285,6 +303,7 @@ impl Pipeline {
         process.executable = Rc::from(executable);
         process.users = users;
         process.parent_pid = exec.parent_pid;
+        let unplaced = process.membership.is_none();
         match &process.membership {
             None => self.place(id, time, exec, &working_directory, first),
             Some(membership) if first && membership.step.is_none() => {
@@ -294,8 +313,13 @@ impl Pipeline {
         }
         let Some(process) = self.processes.get(id).cloned() else { return };
         if let Some(membership) = process.membership.clone() {
+            if unplaced {
+                // Not the path: it can be one of another mount namespace.
+                self.wishes.places.push(format!("/proc/{}/cwd", id.pid).into());
+            }
             self.report_exec(&process, &membership, time, exec, &working_directory);
             self.look_for_spoof(&process, &membership, time, exec);
+            self.look_for_contamination(&process, &membership, time, exec, &working_directory);
             self.look_for_delegation(&process, &membership, time, exec);
         }
     }

@@ -97,7 +97,7 @@ impl Pipeline {
     ) {
         let Some(process) = self.processes.get(id) else { return };
         let Role::RunnerChild { runner, root } = process.role else {
-            self.place_runner(id, exec);
+            self.place_runner(id, time, exec);
             return;
         };
         let users = process.users;
@@ -183,11 +183,11 @@ impl Pipeline {
     }
 
     /// A process outside all jobs executes a program: perhaps a runner's.
-    fn place_runner(&mut self, id: ProcessId, exec: &Exec) {
-        let Some(process) = self.processes.get(id) else { return };
+    fn place_runner(&mut self, id: ProcessId, time: BootTime, exec: &Exec) {
+        let Some(process) = self.processes.get(id).cloned() else { return };
         let (was, users) = (process.role, process.users);
-        let platform = recognise(&self.platforms, process, exec);
-        let platform = platform.filter(|_| self.identities.admit(id, users, false));
+        let platform = recognise(&self.platforms, &process, exec);
+        let platform = platform.filter(|platform| self.admit_runner(&process, &platform.rule.name, time));
         let role = if platform.is_some() { Role::Runner } else { Role::Other };
         self.processes.entry(id, exec.parent_pid, users).role = role;
         if let Some(platform) = platform {

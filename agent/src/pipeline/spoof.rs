@@ -9,7 +9,7 @@ use super::Pipeline;
 use crate::{
     catalog::runners,
     clock::BootTime,
-    event::text::Notes,
+    event::text::{Notes, lossless},
     job::{
         Membership,
         trust::{Candidate, Standing, Trust},
@@ -20,6 +20,9 @@ use crate::{
 
 /// Attempts of one job that are told.
 const MAX_TOLD: usize = 64;
+
+/// Jobs whose attempts are remembered: some are told of jobs that were forgotten long ago.
+const MAX_JOBS: usize = 4096;
 
 /// An attempt: its kind, and what is the same when it is repeated.
 type Attempt = (v1::SpoofKind, String);
@@ -57,12 +60,35 @@ impl Identities {
 
     /// `None`: it was told, or there were too many. The flag says that it is the last.
     fn is_news(&mut self, job: &str, attempt: Attempt) -> Option<bool> {
+        if self.told.len() >= MAX_JOBS && !self.told.contains_key(job) {
+            self.told.clear();
+        }
         let told = self.told.entry(job.to_owned()).or_default();
         (told.len() < MAX_TOLD && told.insert(attempt)).then_some(told.len() == MAX_TOLD)
     }
 }
 
 impl Pipeline {
+    /// Whether a process outside any job that looks like a runner is one. A program that a job wrote is told on that job.
+    pub(super) fn admit_runner(&mut self, process: &Process, platform: &str, time: BootTime) -> bool {
+        let writer = self.heirlooms.writer_of_program(process.id.pid);
+        if !self.identities.admit(process.id, process.users, writer.is_some()) {
+            return false;
+        }
+        self.heirlooms.add_runner(&process.executable, platform);
+        let kind = v1::SpoofKind::RunnerFiles;
+        if let Some(job) = writer
+            && let Some(last) = self.identities.is_news(&job.job_id, (kind, lossless(&process.executable)))
+        {
+            let mut notes = Notes::default();
+            let (path, platform) = (notes.text(&process.executable), platform.to_owned());
+            let body = v1::IdentitySpoof { path, platform, last, ..spoof(kind) };
+            let writer = Membership { job, step: None };
+            self.emit(time, Some(&writer), None, notes, Body::IdentitySpoof(body));
+        }
+        true
+    }
+
     /// A new job's identity is only asserted where its runner is doubted, or was not watched when it named the job.
     pub(super) fn question(&mut self, membership: Membership, runner: ProcessId) -> Membership {
         if !self.recovering && !self.identities.doubtful.contains(&runner) {

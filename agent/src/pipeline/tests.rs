@@ -1,6 +1,8 @@
 //! Histories of a host, told as the sensors would tell them, and who gets the blame.
 
+mod heirlooms;
 mod identity;
+mod random;
 
 use std::rc::Rc;
 

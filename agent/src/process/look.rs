@@ -64,6 +64,13 @@ pub fn as_executed(pid: u32, parent_pid: u32, allowed: &BTreeSet<String>) -> Opt
     })
 }
 
+/// Memory of this process itself that is really there; 0 when the kernel does not say.
+#[must_use]
+pub fn resident_bytes() -> u64 {
+    let statistics = procfs::process::Process::myself().and_then(|own| own.statm());
+    statistics.map_or(0, |statistics| statistics.resident.saturating_mul(procfs::page_size()))
+}
+
 fn strings(pid: u32, name: &str) -> Vec<Vec<u8>> {
     let mut bytes = Vec::new();
     let read = File::open(format!("/proc/{pid}/{name}"))

@@ -70,6 +70,8 @@ const GENERAL_GAPS: &[&str] = &[
     "Of packet sockets (AF_PACKET, AF_XDP), AF_VSOCK and other families the opening is seen, not what they send and where.",
     "DNS over TLS or HTTPS is seen as a connection only, and DNS at another port than 53 too.",
     "A TLS server name that is encrypted (ECH), or split so that the first packet is no whole start of a ClientHello, is not seen.",
+    "Files that jobs write on network file systems are not known as theirs, nor those that they change by a new name or new rights alone.",
+    "What one job leaves and another uses is known of the latest 40,000 files that jobs wrote; whether a file was really used or only read cannot be told.",
     "Connections that were open when the agent started are not seen, nor those that other hosts open to this one.",
 ];
 

@@ -19,6 +19,7 @@ pub mod records;
 pub mod runners;
 pub mod sequence;
 pub mod tracefs;
+pub mod written;
 
 use std::{
     error::Error,
@@ -51,11 +52,14 @@ use pins::{Pins, Predecessor};
 use records::{Record, What};
 use runners::{Look, RunnerSensor};
 use sequence::{Gap, Sequences};
+use written::{Act, WriteSensor};
 
 /// Records taken from one ring in one go, so that a flood cannot keep the rest waiting.
 const MAX_RECORDS: usize = 65_536;
 /// The hook that fanotify serves.
 const FILE_HOOK: &str = "secret.file";
+/// As well.
+const WRITE_HOOK: &str = "file.written";
 
 /// What the kernel reported since the last time.
 #[derive(Debug, Default)]
@@ -66,12 +70,16 @@ pub struct Batch {
     pub files: Vec<FileEvent>,
     /// Looks into runners, where security functions cannot tell them.
     pub looks: Vec<Look>,
+    /// Files that processes wrote, and reads of those that jobs left.
+    pub acts: Vec<Act>,
     /// Numbers that records should have had and that never came.
     pub gaps: Vec<Gap>,
     /// Records that could not be decoded.
     pub malformed: u64,
     /// Times that fanotify had no room.
     pub file_overflows: u64,
+    /// Times that it had none for files that were written.
+    pub act_overflows: u64,
     /// Records of an earlier build that nobody can read any more.
     pub unreadable: u64,
 }
@@ -91,6 +99,8 @@ pub struct Wanted {
     pub anywhere: Vec<Anywhere>,
     /// No hook of a better tier is tried.
     pub highest: Tier,
+    /// Whether to watch which files are written.
+    pub writes: bool,
     /// Where programs stay attached while no agent runs.
     pub pin_directory: Option<PathBuf>,
 }
@@ -102,6 +112,7 @@ pub struct Sensor {
     bulk: RingBuf<MapData>,
     kernel_log: Option<EbpfLogger<&'static dyn log::Log>>,
     files: Option<FileSensor>,
+    writes: Option<WriteSensor>,
     runners: Option<RunnerSensor>,
     sequences: Sequences,
     members: KernelMembers,
@@ -124,7 +135,8 @@ impl Sensor {
     /// When the kernel refuses eBPF to this process, exposes no type information, or offers no way to see processes.
     /// Nothing stays attached then.
     pub fn start(wanted: Wanted) -> Result<Self, SensorError> {
-        let Wanted { rings, variables, runner_names, targets, anywhere, highest, pin_directory } = wanted;
+        let Wanted { rings, variables, runner_names, targets, anywhere, highest, writes, pin_directory } =
+            wanted;
         let (resolved, prototypes) = {
             let data = fs::read(VMLINUX).map_err(|source| match source.kind() {
                 io::ErrorKind::PermissionDenied => SensorError::NotPermitted(source.to_string()),
@@ -170,6 +182,8 @@ impl Sensor {
         };
         let mut hooks = loaded.hooks.clone();
         hooks.push(report);
+        let (writes, report) = start_writes(writes);
+        hooks.push(report);
         let mut coverage = CoverageReport::new(hooks, &resolved.missing);
         if let Some(error) = not_pinned.or_else(|| loaded.not_pinned.take()) {
             warn!(%error, "programs are not kept attached while no agent runs");
@@ -199,6 +213,7 @@ impl Sensor {
             loaded,
             kernel_log,
             files,
+            writes,
             runners,
             sequences,
             coverage,
@@ -246,6 +261,15 @@ impl Sensor {
                     batch.file_overflows = read.overflows;
                 }
                 Err(error) => warn!(%error, "events about secret files cannot be read"),
+            }
+        }
+        if let Some(writes) = &mut self.writes {
+            match writes.read() {
+                Ok(read) => {
+                    batch.acts = read.acts;
+                    batch.act_overflows = read.overflows;
+                }
+                Err(error) => warn!(%error, "events about written files cannot be read"),
             }
         }
         if let Some(runners) = &mut self.runners {
@@ -308,6 +332,15 @@ impl Sensor {
             files.watch_relocated(&wishes.relocated);
             wishes.ended_jobs.iter().for_each(|job| files.forget_job(job));
         }
+        if let Some(writes) = &mut self.writes {
+            for place in wishes.places {
+                if let Err(error) = writes.watch_system_of(&place) {
+                    warn!(%error, place = %place.display(), "what jobs write on this file system is not seen");
+                }
+            }
+            wishes.follow.iter().for_each(|(path, version)| writes.follow(path, version));
+            wishes.leave.iter().for_each(|path| writes.leave(path));
+        }
     }
 
     /// What each hook emitted and lost since load, but for what an earlier agent has reported.
@@ -347,6 +380,19 @@ impl Sensor {
         for ended in &news.ended {
             self.members.remove(*ended);
         }
+    }
+}
+
+fn start_writes(wanted: bool) -> (Option<WriteSensor>, HookReport) {
+    if !wanted {
+        return (None, HookReport::uncovered(WRITE_HOOK, "settings: sensor.watch_writes is off".to_owned()));
+    }
+    match WriteSensor::start() {
+        Ok(writes) => {
+            let detail = format!("fanotify marks on {} file systems", writes.watched());
+            (Some(writes), HookReport::served(WRITE_HOOK, Tier::B, &detail))
+        }
+        Err(error) => (None, HookReport::uncovered(WRITE_HOOK, format!("fanotify: {error}"))),
     }
 }
 

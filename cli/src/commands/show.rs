@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 use buildtrail_proto::{
     EVENT_KINDS, Timestamp,
     v1::{
-        AuditEvent, Condition, GetJobRequest, GetJobResponse, JobSummary, Search, SearchEventsRequest,
-        StepSummary, audit_event::Body,
+        AuditEvent, Condition, EscapeKind, GetJobRequest, GetJobResponse, Job, JobSummary, Search,
+        SearchEventsRequest, StepSummary, audit_event::Body,
     },
 };
 
@@ -45,9 +45,14 @@ pub(super) async fn run(context: &mut Context, job_id: String) -> Result<u8> {
     let summary = answer.summary.as_ref().context("the collector's answer holds no job")?;
     let losses = client.search_events(losses_during(summary)).await.map_err(|status| explain(&status))?;
     let lost = losses.into_inner().events.iter().map(lost_events).sum();
+    let about = client.search_events(about_identity(summary)).await.map_err(|status| explain(&status))?;
+    let mut about = about.into_inner().events;
+    about.sort_by_key(|event| event.boot_time_ns);
     let out = &mut context.out;
-    identity(out, summary)?;
+    identity(out, summary, &about)?;
     steps(out, summary, &answer.steps)?;
+    section(out, summary, "Left behind", &about, is_left_behind)?;
+    section(out, summary, "Attempts and contamination", &about, is_attempt)?;
     timeline(out, summary, &answer)?;
     totals(out, summary, lost)?;
     Ok(0)
@@ -57,13 +62,8 @@ pub(super) async fn run(context: &mut Context, job_id: String) -> Result<u8> {
 fn losses_during(summary: &JobSummary) -> SearchEventsRequest {
     let until =
         summary.last_event.map(|last| Timestamp { seconds: last.seconds + LOSS_REPORT_SECONDS, ..last });
-    let is = |field: &str, value: String| Condition {
-        field: field.into(),
-        values: vec![value],
-        ..Condition::default()
-    };
     let search = Search {
-        r#where: vec![is("kind", "loss".into()), is("host", summary.host_id.clone())],
+        r#where: vec![is("kind", &["loss"]), is("host", &[&summary.host_id])],
         since: summary.first_event,
         until,
         ..Search::default()
@@ -71,15 +71,96 @@ fn losses_during(summary: &JobSummary) -> SearchEventsRequest {
     SearchEventsRequest { search: Some(search), limit: 10_000, ..SearchEventsRequest::default() }
 }
 
-fn identity(out: &mut Output, summary: &JobSummary) -> io::Result<()> {
+fn is(field: &str, values: &[&str]) -> Condition {
+    let values = values.iter().map(|value| (*value).to_owned()).collect();
+    Condition { field: field.into(), values, ..Condition::default() }
+}
+
+/// What says whose the job's doings are, and what it left.
+fn about_identity(summary: &JobSummary) -> SearchEventsRequest {
+    const KINDS: [&str; 8] = [
+        "job.started",
+        "job.finished",
+        "identity.spoof",
+        "contamination",
+        "credential.left",
+        "escape",
+        "delegation",
+        "identity.verified",
+    ];
+    let job = summary.job.as_ref().map(|job| job.job_id.clone()).unwrap_or_default();
+    let search = Search { r#where: vec![is("job", &[&job]), is("kind", &KINDS)], ..Search::default() };
+    SearchEventsRequest { search: Some(search), limit: 1000, ..SearchEventsRequest::default() }
+}
+
+fn is_left_behind(event: &AuditEvent) -> bool {
+    match &event.body {
+        Some(Body::CredentialLeftBehind(_)) => true,
+        Some(Body::Escape(escape)) => {
+            matches!(escape.kind(), EscapeKind::OutlivedJob | EscapeKind::Container)
+        }
+        _ => false,
+    }
+}
+
+fn is_attempt(event: &AuditEvent) -> bool {
+    match &event.body {
+        Some(Body::IdentitySpoof(_) | Body::Contamination(_) | Body::Delegation(_)) => true,
+        Some(Body::Escape(_)) => !is_left_behind(event),
+        _ => false,
+    }
+}
+
+/// Nothing where there is nothing to tell.
+fn section(
+    out: &mut Output,
+    summary: &JobSummary,
+    title: &str,
+    events: &[AuditEvent],
+    wanted: fn(&AuditEvent) -> bool,
+) -> io::Result<()> {
+    let rows: Vec<_> =
+        events.iter().filter(|event| wanted(event)).map(|event| row_of(summary, event)).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    out.line("")?;
+    out.toned_line(Tone::Heading, title)?;
+    out.table(&TIMELINE, &rows)
+}
+
+/// How the identity is known, and what the CI provider said about it.
+fn assurance(job: &Job, about: &[AuditEvent]) -> String {
+    let mut words = vec![describe::assurance(job.assurance()).to_owned()];
+    for event in about {
+        match &event.body {
+            Some(Body::JobStarted(started)) if started.already_running => {
+                words.push("recovered: the job ran before the agent did".to_owned());
+            }
+            Some(Body::IdentityVerified(_)) => words.push(describe::what(event)),
+            _ => {}
+        }
+    }
+    words.join("; ")
+}
+
+/// The agent's own measure; the job's last event can come long after its end.
+fn duration(summary: &JobSummary, about: &[AuditEvent]) -> String {
+    let measured = about.iter().find_map(|event| match &event.body {
+        Some(Body::JobFinished(finished)) => Some(time::duration(finished.duration_ns.into())),
+        _ => None,
+    });
+    measured.unwrap_or_else(|| time::took(summary.first_event.as_ref(), summary.last_event.as_ref()))
+}
+
+fn identity(out: &mut Output, summary: &JobSummary, about: &[AuditEvent]) -> io::Result<()> {
     let job = summary.job.clone().unwrap_or_default();
     let safe = |text: &str| display::safe(text, false);
     out.toned_line(Tone::Heading, format_args!("Job {}", safe(&job.job_id)))?;
     let attempt =
         if job.run_attempt.is_empty() { String::new() } else { format!(", attempt {}", job.run_attempt) };
     let ended = if summary.finished {
-        let took = time::took(summary.first_event.as_ref(), summary.last_event.as_ref());
-        format!("finished after {took}")
+        format!("finished after {}", duration(summary, about))
     } else {
         "not finished (or its end has not arrived)".to_owned()
     };
@@ -95,7 +176,9 @@ fn identity(out: &mut Output, summary: &JobSummary) -> io::Result<()> {
         ("platform", job.platform.clone()),
         ("runner", job.runner_name.clone()),
         ("host", summary.host_id.clone()),
-        ("identity", describe::assurance(job.assurance()).to_owned()),
+        ("container", job.container.clone()),
+        ("page", job.url.clone()),
+        ("identity", assurance(&job, about)),
         ("started", time::utc(summary.first_event.as_ref())),
         ("state", ended),
     ] {
@@ -126,19 +209,21 @@ fn steps(out: &mut Output, summary: &JobSummary, steps: &[StepSummary]) -> io::R
     out.table(&STEPS, &steps.iter().map(row).collect::<Vec<_>>())
 }
 
+fn row_of(summary: &JobSummary, event: &AuditEvent) -> Vec<String> {
+    vec![
+        time::since(summary.first_event.as_ref(), event.time.as_ref()),
+        describe::step(event.step.as_ref(), event.text_escaped),
+        event.kind().to_owned(),
+        describe::process(event, true),
+        describe::what(event),
+    ]
+}
+
 fn timeline(out: &mut Output, summary: &JobSummary, answer: &GetJobResponse) -> io::Result<()> {
-    let row = |event: &AuditEvent| {
-        vec![
-            time::since(summary.first_event.as_ref(), event.time.as_ref()),
-            describe::step(event.step.as_ref(), event.text_escaped),
-            event.kind().to_owned(),
-            describe::process(event, true),
-            describe::what(event),
-        ]
-    };
     out.line("")?;
     out.toned_line(Tone::Heading, "Timeline")?;
-    out.table(&TIMELINE, &answer.timeline.iter().map(row).collect::<Vec<_>>())?;
+    let rows: Vec<_> = answer.timeline.iter().map(|event| row_of(summary, event)).collect();
+    out.table(&TIMELINE, &rows)?;
     if answer.more {
         out.line("  … and more: `buildtrail events --job ID` lists them")?;
     }
