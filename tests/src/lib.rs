@@ -11,6 +11,7 @@ pub mod bpffs;
 pub mod browser;
 pub mod collector;
 pub mod demo;
+pub mod emulated;
 pub mod events;
 pub mod expected;
 pub mod fakerunner;

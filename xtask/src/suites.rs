@@ -34,6 +34,8 @@ pub(crate) enum Suite {
     Shared,
     /// A thousand jobs.
     ManyJobs,
+    /// Emulated runners of every platform.
+    Platforms,
     /// Hostile text, and stopping.
     Robustness,
     /// The agent stopped, killed and replaced in the middle of a job.
@@ -53,12 +55,13 @@ pub(crate) enum Suite {
 }
 
 /// The end-to-end suites in the order in which they run.
-const END_TO_END: [Suite; 13] = [
+const END_TO_END: [Suite; 14] = [
     Suite::Usage,
     Suite::Job,
     Suite::Runner,
     Suite::Shared,
     Suite::ManyJobs,
+    Suite::Platforms,
     Suite::Robustness,
     Suite::Restart,
     Suite::Delivery,
@@ -79,6 +82,7 @@ impl Suite {
             Self::Runner => "runner",
             Self::Shared => "shared",
             Self::ManyJobs => "many_jobs",
+            Self::Platforms => "platforms",
             Self::Robustness => "robustness",
             Self::Restart => "restart",
             Self::Delivery => "delivery",
@@ -98,6 +102,7 @@ impl Suite {
             Self::Runner
             | Self::Shared
             | Self::ManyJobs
+            | Self::Platforms
             | Self::Robustness
             | Self::Restart
             | Self::Delivery

@@ -24,7 +24,7 @@ use crate::{clock::BootTime, process::ProcessId, sensor::records::Exec};
 pub use lifecycle::EndedJob;
 use lifecycle::{Lifecycle, Recent};
 use platform::{
-    Claim, Platform, StepClaim,
+    Claim, Place, Platform, StepClaim,
     rule::{Ends, StepOf},
 };
 use saved::SavedJob;
@@ -68,8 +68,8 @@ pub struct Asked<'a> {
     pub root: ProcessId,
     /// What was executed.
     pub exec: &'a Exec,
-    /// The working directory.
-    pub directory: &'a [u8],
+    /// Where.
+    pub place: Place<'a>,
     /// When.
     pub time: BootTime,
 }
@@ -146,7 +146,7 @@ impl JobTracker {
 
     /// Names a runner's child, or a process of its tree, by what the runner gave it. `None` when that is no job's process.
     pub fn assign(&mut self, platform: &Rc<Platform>, asked: Asked<'_>) -> Option<Assigned> {
-        let claim = platform.claim(asked.exec, asked.directory)?;
+        let claim = platform.claim(asked.exec, asked.place)?;
         let id = self.job_id(&platform.rule.name, asked.runner, &claim);
         let mut begins = None;
         if !self.jobs.contains_key(&id) {
@@ -157,15 +157,16 @@ impl JobTracker {
             self.jobs.insert(id.clone(), state);
         }
         let state = self.jobs.get_mut(&id)?;
+        learn(&mut state.job, &claim.job);
         Self::begin_root(state, asked.root);
         let step = claim.step.map(|step| step_of(&mut state.steps, step));
         Some(Assigned { membership: Membership { job: Rc::clone(&state.job), step }, begins })
     }
 
     /// The step that a child of the process begins that runs the whole job.
-    pub fn step_below(&mut self, job_id: &str, exec: &Exec, directory: &[u8]) -> Option<Membership> {
+    pub fn step_below(&mut self, job_id: &str, exec: &Exec, place: Place<'_>) -> Option<Membership> {
         let state = self.jobs.get_mut(job_id)?;
-        let claim = state.platform.rule.job.get(state.rule)?.grandchild_step(exec, directory)?;
+        let claim = state.platform.rule.job.get(state.rule)?.grandchild_step(exec, place)?;
         let step = step_of(&mut state.steps, claim);
         Some(Membership { job: Rc::clone(&state.job), step: Some(step) })
     }
@@ -345,6 +346,26 @@ fn contradictions(known: &v1::Job, claimed: &v1::Job) -> Vec<v1::IdentityClaim> 
         })
     });
     differ.collect()
+}
+
+/// Takes what a later process of the runner's says and earlier ones did not, such as the commit.
+fn learn(known: &mut Rc<v1::Job>, said: &v1::Job) {
+    let mut job = known.as_ref().clone();
+    let mut fields = [
+        (&mut job.actor, &said.actor),
+        (&mut job.r#ref, &said.r#ref),
+        (&mut job.sha, &said.sha),
+        (&mut job.trigger, &said.trigger),
+        (&mut job.url, &said.url),
+    ];
+    let mut learned = false;
+    for (field, said) in fields.iter_mut().filter(|(field, said)| field.is_empty() && !said.is_empty()) {
+        said.clone_into(field);
+        learned = true;
+    }
+    if learned {
+        *known = Rc::new(job);
+    }
 }
 
 fn begin(id: String, platform: &Rc<Platform>, claim: &Claim<'_>, asked: Asked<'_>) -> JobState {

@@ -20,7 +20,7 @@ fn assign(
 ) -> Option<Assigned> {
     let platform = platform::Platforms::new(&Config::default()).unwrap().named(platform).unwrap();
     let root = ProcessId { pid: 100, start: time };
-    tracker.assign(&platform, Asked { runner, root, exec, directory: b"/", time })
+    tracker.assign(&platform, Asked { runner, root, exec, place: Place::default(), time })
 }
 
 fn exec(pairs: &[(&str, &str)]) -> Exec {

@@ -11,7 +11,7 @@ use crate::{
     event::text::Notes,
     job::{
         Asked, Assigned, Membership,
-        platform::{Candidate, Platform, Platforms, rule::NamedBy},
+        platform::{Candidate, Place, Platform, Platforms, rule::NamedBy},
         trust,
     },
     process::{Process, ProcessId, Role, look},
@@ -102,7 +102,9 @@ impl Pipeline {
         };
         let users = process.users;
         let Some(platform) = self.naming.platform_of(runner) else { return };
-        let asked = Asked { runner, root, exec, directory, time };
+        let runner_directory = look::working_directory(runner.pid);
+        let place = Place { directory, runner_directory: &runner_directory };
+        let asked = Asked { runner, root, exec, place, time };
         if let Some((assigned, of)) = self.assign(&platform, asked, id, first) {
             self.name(asked, id, users, assigned, of);
         } else if let Some(membership) = self.jobs.only_job_of(runner) {
@@ -122,7 +124,7 @@ impl Pipeline {
         id: ProcessId,
         first: bool,
     ) -> Option<(Assigned, NamedBy)> {
-        let claim = platform.claim(asked.exec, asked.directory)?;
+        let claim = platform.claim(asked.exec, asked.place)?;
         let of = claim.rule.named_by;
         // What comes from a child that the runner did not name may be anyone's: it is not asked.
         let may_say = of == NamedBy::FirstToShow || (id == asked.root && first);
@@ -147,7 +149,7 @@ impl Pipeline {
             self.processes.name_tree(asked.root, &membership);
             self.report_unnamed(asked.root, &membership);
             if id != asked.root {
-                self.place_step(id, asked.exec, asked.directory);
+                self.place_step(id, asked.exec, asked.place.directory);
             }
         }
     }
@@ -171,7 +173,10 @@ impl Pipeline {
         let below_root = creator.is_some_and(
             |creator| matches!(creator.role, Role::RunnerChild { root, .. } if root == creator.id),
         );
-        if below_root && let Some(membership) = self.jobs.step_below(&job.job_id, exec, directory) {
+        if below_root
+            && let Some(membership) =
+                self.jobs.step_below(&job.job_id, exec, Place { directory, runner_directory: b"" })
+        {
             self.heritage.name(id, &membership);
             self.processes.set_membership(id, Some(membership));
         }

@@ -4,7 +4,7 @@ use buildtrail_proto::v1;
 
 use super::{
     Platform,
-    facts::Facts,
+    facts::{Facts, Place},
     rule::{JobRule, StepOf},
     template::{Choice, Lookup as _},
 };
@@ -12,6 +12,8 @@ use crate::sensor::records::Exec;
 
 /// Longest text of a job or step, in bytes.
 const MAX_TEXT: usize = 2048;
+/// What stands for a commit while it is not looked up yet.
+const SYMBOLIC_COMMIT: &str = "HEAD";
 /// Most actions around a step.
 const MAX_PATH: usize = 16;
 
@@ -46,10 +48,10 @@ pub struct StepClaim {
 impl Platform {
     /// What this execution says. `None` when it is no job's process (`git`, `tar`, …).
     #[must_use]
-    pub fn claim(&self, exec: &Exec, directory: &[u8]) -> Option<Claim<'_>> {
+    pub fn claim(&self, exec: &Exec, place: Place<'_>) -> Option<Claim<'_>> {
         let mut rules = self.rule.job.iter().enumerate();
-        let (index, rule) = rules.find(|(_, rule)| holds(&Facts { exec, directory, rule }))?;
-        let facts = Facts { exec, directory, rule };
+        let (index, rule) = rules.find(|(_, rule)| holds(&Facts { exec, place, rule }))?;
+        let facts = Facts { exec, place, rule };
         let step = (rule.step.of == StepOf::Child).then(|| step_claim(&facts)).flatten();
         Some(Claim {
             rule,
@@ -67,7 +69,7 @@ impl Platform {
     #[must_use]
     pub fn claimed_job(&self, exec: &Exec) -> Option<v1::Job> {
         let exec = Exec { variables: exec.variables.clone(), ..Exec::default() };
-        let claim = self.claim(&exec, b"")?;
+        let claim = self.claim(&exec, Place::default())?;
         (!claim.rule.when.is_empty()).then_some(claim.job)
     }
 }
@@ -75,10 +77,8 @@ impl Platform {
 impl JobRule {
     /// What the execution of a child of the process that runs the whole job says about the step that it begins.
     #[must_use]
-    pub fn grandchild_step(&self, exec: &Exec, directory: &[u8]) -> Option<StepClaim> {
-        (self.step.of == StepOf::Grandchild)
-            .then(|| step_claim(&Facts { exec, directory, rule: self }))
-            .flatten()
+    pub fn grandchild_step(&self, exec: &Exec, place: Place<'_>) -> Option<StepClaim> {
+        (self.step.of == StepOf::Grandchild).then(|| step_claim(&Facts { exec, place, rule: self })).flatten()
     }
 }
 
@@ -109,14 +109,14 @@ fn job(facts: &Facts<'_>) -> v1::Job {
     let text = |choice: &Choice| fill(choice, facts);
     v1::Job {
         server: without_user(text(&fields.server)),
-        repository: text(&fields.repository),
+        repository: without_user(text(&fields.repository)),
         workflow: text(&fields.workflow),
         run_id: text(&fields.run_id),
         run_attempt: text(&fields.run_attempt),
         name: text(&fields.name),
         actor: text(&fields.actor),
         r#ref: text(&fields.reference),
-        sha: text(&fields.sha),
+        sha: Some(text(&fields.sha)).filter(|sha| sha != SYMBOLIC_COMMIT).unwrap_or_default(),
         trigger: text(&fields.trigger),
         runner_name: text(&fields.runner_name),
         url: without_user(text(&fields.url)),

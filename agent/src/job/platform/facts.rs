@@ -7,15 +7,32 @@ use super::{
 use crate::{catalog::base_name, event::text::lossless, sensor::records::Exec};
 
 /// Facts that every execution has; templates write them `${@program}`.
-pub(super) const FACTS: [&str; 4] = ["program", "last_argument", "arguments", "directory"];
+pub(super) const FACTS: [&str; 5] = ["program", "last_argument", "arguments", "directory", "below_runner"];
+
+/// Where something was executed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place<'a> {
+    /// The process's working directory.
+    pub directory: &'a [u8],
+    /// The runner's.
+    pub runner_directory: &'a [u8],
+}
+
+impl Place<'_> {
+    /// The working directory as seen from the runner's, where it is below that.
+    fn below_runner(&self) -> Option<&[u8]> {
+        let rest = self.directory.strip_prefix(self.runner_directory)?.strip_prefix(b"/")?;
+        (!self.runner_directory.is_empty()).then_some(rest)
+    }
+}
 
 /// An execution under a rule.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts<'a> {
     /// What was executed.
     pub(super) exec: &'a Exec,
-    /// The process's working directory.
-    pub(super) directory: &'a [u8],
+    /// Where it was executed.
+    pub(super) place: Place<'a>,
     /// The rule.
     pub(super) rule: &'a JobRule,
 }
@@ -33,7 +50,8 @@ impl Lookup for Facts<'_> {
             "program" => Some(lossless(base_name(&self.exec.filename))),
             "last_argument" => self.exec.arguments.last().map(|argument| lossless(argument)),
             "arguments" => Some(lossless(&self.exec.arguments.join(&b' '))),
-            "directory" => Some(lossless(self.directory)),
+            "directory" => Some(lossless(self.place.directory)),
+            "below_runner" => self.place.below_runner().map(lossless),
             _ => {
                 let mut found = self.rule.extract.iter().filter(|extract| extract.name == name);
                 found.find_map(|extract| extract.take(self))
@@ -48,8 +66,12 @@ impl Extract {
         let text = self.from.fill(&Plain(facts))?;
         let from = text.find(&self.after)? + self.after.len();
         let rest = &text[from..];
-        let taken = if self.until.is_empty() { rest } else { &rest[..rest.find(&self.until)?] };
-        Some(taken.to_owned())
+        let end = match (self.until.as_str(), self.last) {
+            ("", _) => rest.len(),
+            (until, false) => rest.find(until)?,
+            (until, true) => rest.rfind(until)?,
+        };
+        Some(rest[..end].to_owned())
     }
 }
 

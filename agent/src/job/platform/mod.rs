@@ -22,13 +22,26 @@ use crate::{
     event::text::lossless,
 };
 pub use claim::{Claim, StepClaim};
+pub use facts::Place;
 pub use rule::PlatformRule;
 use rule::{Condition, JobRule, RunnerRule, Wildcard};
 
 /// The rules that come with the agent, by file name.
 pub const BUILT_IN: &[(&str, &str)] = &[
     ("act.toml", include_str!("../platforms/act.toml")),
+    ("azure-pipelines.toml", include_str!("../platforms/azure-pipelines.toml")),
+    ("buildbot.toml", include_str!("../platforms/buildbot.toml")),
+    ("buildkite.toml", include_str!("../platforms/buildkite.toml")),
+    ("circleci.toml", include_str!("../platforms/circleci.toml")),
+    ("drone.toml", include_str!("../platforms/drone.toml")),
+    ("forgejo.toml", include_str!("../platforms/forgejo.toml")),
+    ("gitea.toml", include_str!("../platforms/gitea.toml")),
     ("github-actions.toml", include_str!("../platforms/github-actions.toml")),
+    ("gitlab-ci-local.toml", include_str!("../platforms/gitlab-ci-local.toml")),
+    ("gitlab.toml", include_str!("../platforms/gitlab.toml")),
+    ("jenkins.toml", include_str!("../platforms/jenkins.toml")),
+    ("teamcity.toml", include_str!("../platforms/teamcity.toml")),
+    ("woodpecker.toml", include_str!("../platforms/woodpecker.toml")),
 ];
 
 /// Programs that a runner puts in front of a job's: what they are given counts as not executed yet.

@@ -153,6 +153,9 @@ pub struct Extract {
     /// What stands behind it; empty: to the end.
     #[serde(default)]
     pub until: String,
+    /// Where `until` stands several times, the last one counts.
+    #[serde(default)]
+    pub last: bool,
 }
 
 /// A text with wildcards. Of a path they match within one component.
