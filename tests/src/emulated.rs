@@ -122,6 +122,7 @@ pub fn wait_for_jobs(runner: &mut Running) -> Result<()> {
 }
 
 /// Accesses to the secret at `path`.
+#[must_use]
 pub fn accesses<'a>(events: &'a [AuditEvent], path: &Path) -> Vec<&'a AuditEvent> {
     let path = path.display().to_string();
     events.iter().filter(|event| events::is_access_to(event, &path)).collect()

@@ -12,6 +12,9 @@ pub const BINARIES: &str = "BUILDTRAIL_BIN_DIR";
 /// Environment variable that names the `act` program.
 pub const ACT: &str = "BUILDTRAIL_ACT";
 
+/// Environment variable that names the directory with the runners that were installed for the tests.
+pub const TOOLS: &str = "BUILDTRAIL_TOOLS";
+
 /// Path of one of the workspace's release binaries.
 ///
 /// # Errors
@@ -35,6 +38,32 @@ pub fn act() -> Result<PathBuf> {
     let path = PathBuf::from(env::var_os(ACT).with_context(|| {
         format!("{ACT} is not set: run this through `cargo xtask test` or `cargo xtask demo`")
     })?);
+    if !path.is_file() {
+        bail!("{} is not there: run `cargo xtask setup` first", path.display());
+    }
+    Ok(path)
+}
+
+/// The script that `node` runs as gitlab-ci-local.
+///
+/// # Errors
+/// When [`TOOLS`] is unset or the script is not there.
+pub fn gitlab_ci_local() -> Result<PathBuf> {
+    tool("gitlab/node_modules/.bin/gitlab-ci-local")
+}
+
+/// A program of Buildbot's: `buildbot` or `buildbot-worker`.
+///
+/// # Errors
+/// When [`TOOLS`] is unset or the program is not there.
+pub fn buildbot(name: &str) -> Result<PathBuf> {
+    tool(&format!("buildbot/bin/{name}"))
+}
+
+fn tool(name: &str) -> Result<PathBuf> {
+    let directory = env::var_os(TOOLS)
+        .with_context(|| format!("{TOOLS} is not set: run this through `cargo xtask test`"))?;
+    let path = Path::new(&directory).join(name);
     if !path.is_file() {
         bail!("{} is not there: run `cargo xtask setup` first", path.display());
     }

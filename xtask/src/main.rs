@@ -10,6 +10,7 @@ mod compile;
 mod lint;
 mod oracle;
 mod probe;
+mod runners;
 mod setup;
 mod shell;
 mod suites;

