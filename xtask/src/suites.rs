@@ -59,7 +59,7 @@ pub(crate) enum Suite {
 }
 
 /// The end-to-end suites in the order in which they run.
-const END_TO_END: [Suite; 14] = [
+const END_TO_END: [Suite; 16] = [
     Suite::Usage,
     Suite::Job,
     Suite::Runner,
