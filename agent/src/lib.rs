@@ -9,6 +9,8 @@ pub mod catalog;
 pub mod check;
 pub mod clock;
 pub mod config;
+pub mod container;
+pub mod control;
 pub mod enrol;
 pub mod error;
 pub mod event;

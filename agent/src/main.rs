@@ -8,7 +8,8 @@ use std::{
 
 use buildtrail_agent::{
     check,
-    config::Config,
+    config::{self, Config},
+    control::{Moment, client},
     enrol::{Enrolment, IdentityStore},
     link::CaPin,
     run::{self, Destination, RunError},
@@ -83,8 +84,37 @@ enum Command {
         #[arg(long)]
         config: Option<PathBuf>,
     },
+    /// Tell the agent on this host that a job begins or ends; for the hook scripts of runners
+    ///
+    /// Prints the job's id where the agent knows it. Fails only where the settings say `hooks.required = true`.
+    Hook {
+        /// What happens
+        #[arg(value_enum)]
+        moment: HookMoment,
+        /// Settings file [default: /etc/buildtrail-agent/agent.toml, if it exists]
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// Read the job's identity token from standard input
+        #[arg(long)]
+        token_stdin: bool,
+    },
     /// Print a settings file with every key, its default and its meaning
     Config,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum HookMoment {
+    Started,
+    Completed,
+}
+
+impl From<HookMoment> for Moment {
+    fn from(moment: HookMoment) -> Self {
+        match moment {
+            HookMoment::Started => Self::Started,
+            HookMoment::Completed => Self::Completed,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -131,9 +161,38 @@ fn main() -> ExitCode {
             permitted()?;
             check::detach(&config, &mut io::stdout().lock())
         }),
+        Command::Hook { moment, config, token_stdin } => hook(moment.into(), config.as_deref(), token_stdin),
         Command::Config => {
             let written = io::Write::write_all(&mut io::stdout(), Config::documented_default().as_bytes());
             if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+/// Whatever goes wrong is said; it fails the job only where the settings want that.
+fn hook(moment: Moment, path: Option<&Path>, token_stdin: bool) -> ExitCode {
+    let path = path.unwrap_or(Path::new(Config::DEFAULT_PATH));
+    // Settings that this user may not read are no reason to fail a job.
+    let hooks = Config::load(path).map(|config| config.hooks).unwrap_or_else(|_| config::Hooks::default());
+    let token = token_stdin.then(|| client::read_token(io::stdin().lock())).transpose();
+    let token = token.unwrap_or_else(|error| {
+        warn!("{error}");
+        None
+    });
+    match client::tell(&hooks.socket, moment, token) {
+        Ok(job) if job.is_empty() => ExitCode::SUCCESS,
+        Ok(job) => {
+            // Nobody has to listen.
+            let _ = writeln!(io::stdout(), "{job}");
+            ExitCode::SUCCESS
+        }
+        Err(error) if hooks.required => {
+            error!("{error}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            warn!("{error}");
+            ExitCode::SUCCESS
         }
     }
 }

@@ -7,6 +7,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -18,13 +19,14 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
 };
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
     build::{self, BuildError},
     catalog::{files, relocations, secret_paths::SecretPaths},
     clock::BootTime,
     config::{Config, HighestTier},
+    control::{Asked, ControlSocket},
     enrol::{Credentials, CredentialsError, EnrolError, identity},
     host::{self, HostError},
     job::{HostIdentity, platform::Platforms, saved::StateFile, trust::Trust},
@@ -33,7 +35,10 @@ use crate::{
     pipeline::{Pipeline, Settings},
     sensor::{Sensor, SensorError, Wanted, coverage::Tier, loader::RingSizes, pins::PinsError},
     spool::{self, Spool, SpoolError, SpoolHandle},
-    uplink::{Change, DEFAULT_SHUTDOWN, Uplink},
+    uplink::{
+        Change, DEFAULT_SHUTDOWN, Uplink,
+        identity::{self as proofs, Checked, Claimed},
+    },
 };
 
 /// How long a disk that refuses is tried when the agent stops.
@@ -140,7 +145,8 @@ async fn watch(
     stop: &mut Stop,
 ) -> Result<Next, RunError> {
     let mut delivery = Delivery::start(config, credentials)?;
-    let mut sensing = Sensing::start(config, delivery.identity.clone(), delivery.output()?)?;
+    let mut sensing =
+        Sensing::start(config, delivery.identity.clone(), delivery.output()?, delivery.proving.take())?;
     if let Err(error) = sensing.started().await {
         delivery.stop().await;
         return Err(error);
@@ -205,6 +211,13 @@ fn announce(path: &Path) -> std::io::Result<()> {
 pub struct Delivery {
     identity: HostIdentity,
     spool: Option<(Spool, Uplink)>,
+    proving: Option<Proving>,
+}
+
+/// Where the pipeline hands in jobs' tokens, and what the collector says about them.
+struct Proving {
+    claims: tokio::sync::mpsc::Sender<Claimed>,
+    answers: mpsc::Receiver<Checked>,
 }
 
 impl Delivery {
@@ -216,7 +229,7 @@ impl Delivery {
         let boot_id = host::boot_id()?;
         let Some(credentials) = credentials else {
             let identity = HostIdentity { host_id: host::id_without_certificate()?, boot_id };
-            return Ok(Self { identity, spool: None });
+            return Ok(Self { identity, spool: None, proving: None });
         };
         let host_id = credentials.host_id().clone();
         let signer = spool::Identity {
@@ -226,8 +239,14 @@ impl Delivery {
             build: build::describe(config)?,
         };
         let spool = Spool::start(&config.host.state_directory, &config.spool, signer)?;
-        let uplink = Uplink::start(spool.outbox(), config, credentials, &boot_id)?;
-        Ok(Self { identity: HostIdentity { host_id, boot_id }, spool: Some((spool, uplink)) })
+        let (tell, answers) = mpsc::channel();
+        let (claims, proofs) = proofs::way(tell);
+        let uplink = Uplink::start(spool.outbox(), config, credentials, &boot_id, proofs)?;
+        Ok(Self {
+            identity: HostIdentity { host_id, boot_id },
+            spool: Some((spool, uplink)),
+            proving: Some(Proving { claims, answers }),
+        })
     }
 
     /// Waits until the identity is of no use any more. Cancel safe.
@@ -274,15 +293,23 @@ struct Sensing {
     started: Option<oneshot::Receiver<Result<(), SensorError>>>,
     ended: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
+    /// Absent where none can be.
+    _control: Option<ControlSocket>,
 }
 
 impl Sensing {
-    fn start(config: &Config, identity: HostIdentity, output: Output) -> Result<Self, RunError> {
+    fn start(
+        config: &Config,
+        identity: HostIdentity,
+        output: Output,
+        proving: Option<Proving>,
+    ) -> Result<Self, RunError> {
         let refused = |what| move |source| RunError::System { what, source };
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wake = EventFd::from_value_and_flags(0, flags).map_err(std::io::Error::from);
         let wake = Arc::new(wake.map_err(refused("cannot make an event descriptor"))?);
         let stop = Arc::new(AtomicBool::new(false));
+        let (control, questions) = listen(&config.hooks.socket, &wake);
         let (tell_started, started) = oneshot::channel();
         let (tell_ended, ended) = oneshot::channel();
         let (config, thread_wake, thread_stop) = (config.clone(), Arc::clone(&wake), Arc::clone(&stop));
@@ -304,7 +331,12 @@ impl Sensing {
                         pipeline.resume(file.read(boot_id.as_str()), &sensor.members());
                     }
                     pipeline.recover();
-                    sense(sensor, pipeline, state.as_ref(), &thread_wake, &thread_stop, tell_started);
+                    let (claims, answers) = proving.map(|proving| (proving.claims, proving.answers)).unzip();
+                    pipeline.prove_with(claims);
+                    let answers = answers.as_ref();
+                    let signals =
+                        Signals { wake: &thread_wake, stop: &thread_stop, questions: &questions, answers };
+                    sense(sensor, pipeline, state.as_ref(), signals, tell_started);
                 }
                 Err(error) => {
                     output.finish();
@@ -315,7 +347,7 @@ impl Sensing {
         };
         let thread = thread::Builder::new().name("sensor".into()).spawn(work);
         let thread = thread.map_err(refused("cannot start the sensor's thread"))?;
-        Ok(Self { stop, wake, started: Some(started), ended, thread })
+        Ok(Self { stop, wake, started: Some(started), ended, thread, _control: control })
     }
 
     async fn started(&mut self) -> Result<(), RunError> {
@@ -369,12 +401,31 @@ pub fn start_sensor(config: &Config) -> Result<(Sensor, Platforms), SensorError>
     Ok((sensor, platforms))
 }
 
+/// The socket for hooks. Without one the agent sees jobs all the same.
+fn listen(path: &Path, wake: &Arc<EventFd>) -> (Option<ControlSocket>, mpsc::Receiver<Asked>) {
+    match ControlSocket::listen(path, Arc::clone(wake)) {
+        Ok((socket, questions)) => (Some(socket), questions),
+        Err(error) => {
+            warn!(%error, "runners' hooks are not heard");
+            (None, mpsc::channel().1)
+        }
+    }
+}
+
+/// What the sensors' thread hears beside the sensors.
+#[derive(Clone, Copy)]
+struct Signals<'a> {
+    wake: &'a EventFd,
+    stop: &'a AtomicBool,
+    questions: &'a mpsc::Receiver<Asked>,
+    answers: Option<&'a mpsc::Receiver<Checked>>,
+}
+
 fn sense(
     mut sensor: Sensor,
     mut pipeline: Pipeline,
     state: Option<&StateFile>,
-    wake: &EventFd,
-    stop: &AtomicBool,
+    Signals { wake, stop, questions, answers }: Signals<'_>,
     tell_started: oneshot::Sender<Result<(), SensorError>>,
 ) {
     pipeline.report_coverage(&sensor.coverage);
@@ -385,7 +436,15 @@ fn sense(
             error!(%error, "the sensor stops");
             break;
         }
+        // Before the sensors are read: whoever asks is then known.
+        let asked: Vec<Asked> = questions.try_iter().collect();
         pipeline.process(sensor.drain());
+        for asked in asked {
+            pipeline.take_hook(asked, BootTime::now());
+        }
+        for checked in answers.iter().flat_map(|answers| answers.try_iter()) {
+            pipeline.take_checked(checked, BootTime::now());
+        }
         pipeline.tick(BootTime::now(), &|| sensor.counters());
         sensor.follow(pipeline.take_wishes());
         sensor.note_lineage(&pipeline.take_lineage_news());

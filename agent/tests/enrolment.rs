@@ -17,7 +17,7 @@ use buildtrail_agent::{
     config::Config,
     enrol::{Credentials, EnrolError, Enrolment, IdentityStore, Reason, identity},
     spool::{self, Spool},
-    uplink::{Change, Uplink},
+    uplink::{Change, Uplink, identity::way},
 };
 use buildtrail_collector::{
     ca,
@@ -128,7 +128,8 @@ impl Agent {
             build: Build::default(),
         };
         let spool = Spool::start(&config.host.state_directory, &config.spool, signer).unwrap();
-        let uplink = Uplink::start(spool.outbox(), config, credentials, &boot_id).unwrap();
+        let (_, proofs) = way(std::sync::mpsc::channel().0);
+        let uplink = Uplink::start(spool.outbox(), config, credentials, &boot_id, proofs).unwrap();
         Self { spool, uplink }
     }
 

@@ -23,6 +23,7 @@ mod data;
 mod export;
 mod ingest;
 mod ledger;
+mod oidc_identity;
 mod peer;
 mod query;
 mod retention;

@@ -15,8 +15,8 @@ use buildtrail_evidence::{
 };
 use buildtrail_proto::v1::{
     CollectorStopped, administration_server::AdministrationServer, collector_entry::Act,
-    enrolment_server::EnrolmentServer, export_server::ExportServer, ingest_server::IngestServer,
-    query_server::QueryServer,
+    enrolment_server::EnrolmentServer, export_server::ExportServer, identity_server::IdentityServer,
+    ingest_server::IngestServer, query_server::QueryServer,
 };
 use tokio::{
     net::TcpListener,
@@ -42,6 +42,7 @@ use crate::{
     health::Health,
     ingest,
     ledger::{Around, INDEX_QUEUE, Ledger, Space, TREE_QUEUE},
+    oidc_identity,
     query::{self, Queries},
     retention::Retention,
     store::{LiveEvents, Reader, run_indexer},
@@ -187,7 +188,9 @@ pub async fn start_with(config: Config, on_loss: OnLoss) -> Result<Running, Serv
     let enrolment = enrolment(&config, &files, &workers.background.acts, &health)?;
     let acceptor = files.acceptor(config.enrol.authority_key.is_some())?;
     let connections = tls::accept(listener, acceptor, config.limits.max_connections, health.clone());
-    let router = router(&config, &workers, enrolment, Access::default(), &health, &stopping);
+    let acts = workers.background.acts.clone();
+    let identity = oidc_identity::Service::new(&config.identity_issuers, acts, health.clone())?;
+    let router = router(&config, &workers, enrolment, Access::default(), &health, &stopping, identity);
     let serving = tokio::spawn(serve(router, connections, workers.background, stop.clone(), health.clone()));
     tracing::info!(%address, data_directory = %config.data_directory.display(), "listening");
     Ok(Running { address, health, stop, serving })
@@ -310,6 +313,7 @@ fn router(
     access: Access,
     health: &Arc<Health>,
     stopping: &watch::Receiver<bool>,
+    identity: oidc_identity::Service,
 ) -> Router {
     let ingest = ingest::Service {
         ledger: workers.ledger.clone(),
@@ -364,6 +368,7 @@ fn router(
             .max_decoding_message_size(max_message)
             .accept_compressed(CompressionEncoding::Zstd),
     )
+    .add_service(IdentityServer::new(identity).max_decoding_message_size(MAX_QUESTION_BYTES))
     .add_service(EnrolmentServer::new(enrolment.clone()).max_decoding_message_size(MAX_QUESTION_BYTES))
     .add_service(AdministrationServer::new(enrolment).max_decoding_message_size(MAX_QUESTION_BYTES))
     .add_service(ExportServer::from_arc(export).max_decoding_message_size(MAX_QUESTION_BYTES))

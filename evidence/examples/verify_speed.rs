@@ -133,6 +133,7 @@ fn event(number: u64) -> AuditEvent {
             executable: "/usr/bin/bash".into(),
             uid: 1000,
             effective_uid: 1000,
+            container: String::new(),
         }),
         body: Some(body),
         ..Default::default()

@@ -3,7 +3,7 @@
 use crate::v1::{CollectorEntry, collector_entry::Act};
 
 /// Every word that [`CollectorEntry::kind`] can say.
-pub const ACT_KINDS: [&str; 22] = [
+pub const ACT_KINDS: [&str; 23] = [
     "collector.started",
     "collector.stopped",
     "log.damaged",
@@ -25,6 +25,7 @@ pub const ACT_KINDS: [&str; 22] = [
     "witness.back",
     "disk.full",
     "disk.back",
+    "identity.checked",
     "unknown",
 ];
 
@@ -55,6 +56,7 @@ impl CollectorEntry {
             Some(Act::WitnessBack(_)) => "witness.back",
             Some(Act::DiskFull(_)) => "disk.full",
             Some(Act::DiskBack(_)) => "disk.back",
+            Some(Act::IdentityChecked(_)) => "identity.checked",
             None => "unknown",
         }
     }
@@ -70,6 +72,7 @@ impl CollectorEntry {
             Act::HostBack(act) => Some(&act.host_id),
             Act::HostCloned(act) => Some(&act.host_id),
             Act::ChainFork(act) => Some(&act.host_id),
+            Act::IdentityChecked(act) => Some(&act.host_id),
             _ => None,
         }
     }

@@ -31,9 +31,10 @@ impl Settings {
     #[must_use]
     pub fn new(directory: &Path, home: &Path) -> Self {
         let text = format!(
-            "[host]\nstate_directory = {:?}\n\n[catalog]\nhomes = [{:?}]\n",
+            "[host]\nstate_directory = {:?}\n\n[catalog]\nhomes = [{:?}]\n\n[hooks]\nsocket = {:?}\n",
             directory.join("agent-state").display().to_string(),
             home.display().to_string(),
+            directory.join("control/hooks.sock").display().to_string(),
         );
         Self { directory: directory.to_owned(), text }
     }

@@ -42,6 +42,20 @@ pub struct Job {
     pub run_id: String,
     /// In the order in which they run.
     pub steps: Vec<Step>,
+    /// Where the steps run, when that is not the host.
+    #[serde(default)]
+    pub container: Option<Container>,
+}
+
+/// The container of a job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Container {
+    /// The engine, as `DOCKER_HOST` has it.
+    pub engine: String,
+    /// The image.
+    pub image: String,
+    /// Directories and files of the host in it, as `--volume` has them.
+    pub volumes: Vec<String>,
 }
 
 /// One step.
@@ -72,6 +86,7 @@ impl Job {
             repository: repository.to_owned(),
             run_id: run_id.to_owned(),
             steps: vec![Step { id: step.to_owned(), work: Work::Script(script.to_owned()) }],
+            container: None,
         }
     }
 }
@@ -143,15 +158,20 @@ fn work(node: &Path, job: &Job) -> Result<()> {
     let (temporary, workspace) = (root.join("_temp"), root.join("checkout"));
     fs::create_dir_all(&temporary)?;
     fs::create_dir_all(&workspace)?;
+    let container = job.container.as_ref().map(|container| container.start(job, &root)).transpose()?;
     for (index, step) in job.steps.iter().enumerate() {
         let mut command = match &step.work {
             Work::Script(text) => {
                 let name = format!("{:08x}-0000-4000-8000-{:012x}.sh", std::process::id(), index);
                 let script = temporary.join(name);
                 fs::write(&script, text)?;
-                let mut command = Command::new("bash");
-                command.arg("-e").arg(script);
-                command
+                if let Some(container) = &container {
+                    container.execute(&["sh", "-e"], &script)
+                } else {
+                    let mut command = Command::new("bash");
+                    command.arg("-e").arg(script);
+                    command
+                }
             }
             Work::ActionReads(file) => {
                 let mut command = Command::new(node);
@@ -166,7 +186,61 @@ fn work(node: &Path, job: &Job) -> Result<()> {
         command.env("GITHUB_WORKSPACE", &workspace).env("RUNNER_TEMP", &temporary);
         succeed(command.spawn().context("cannot start a step")?, &step.id)?;
     }
-    Ok(())
+    container.map_or(Ok(()), Started::remove)
+}
+
+/// The container of a job, started.
+struct Started {
+    engine: String,
+    id: String,
+}
+
+impl Container {
+    fn start(&self, job: &Job, root: &Path) -> Result<Started> {
+        let started = Started { engine: self.engine.clone(), id: String::new() };
+        let mut create = started.client("create");
+        create.args([
+            "--name",
+            &format!("job_{}", job.run_id),
+            "--network",
+            "none",
+            "-e",
+            "GITHUB_ACTIONS=true",
+        ]);
+        create.arg("-v").arg(format!("{0}:{0}", root.display()));
+        for volume in &self.volumes {
+            create.args(["-v", volume]);
+        }
+        create.args(["--entrypoint", "tail", &self.image, "-f", "/dev/null"]);
+        let output = create.output().context("cannot run docker create")?;
+        ensure!(output.status.success(), "docker create: {}", String::from_utf8_lossy(&output.stderr));
+        let id = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let started = Started { id, ..started };
+        succeed(started.client("start").arg(&started.id).spawn()?, "docker start")?;
+        Ok(started)
+    }
+}
+
+impl Started {
+    fn client(&self, verb: &str) -> Command {
+        let mut command = Command::new(crate::engine::CLIENT);
+        command.arg(verb).env("DOCKER_HOST", &self.engine);
+        command
+    }
+
+    fn execute(&self, shell: &[&str], script: &Path) -> Command {
+        let mut command = self.client("exec");
+        command.args(["-i", "--workdir", "/work"]);
+        for name in ["GITHUB_ACTIONS", "GITHUB_ACTION", "GITHUB_JOB", "GITHUB_REPOSITORY", "GITHUB_RUN_ID"] {
+            command.args(["-e", name]);
+        }
+        command.arg(&self.id).args(shell).arg(script);
+        command
+    }
+
+    fn remove(self) -> Result<()> {
+        succeed(self.client("rm").arg("--force").arg(&self.id).spawn()?, "docker rm")
+    }
 }
 
 fn variables<'a>(job: &'a Job, step: &'a Step) -> [(&'static str, &'a str); 15] {

@@ -426,6 +426,7 @@ impl<'a> Performance<'a> {
             executable: executable.into(),
             uid: 1001,
             effective_uid: 1001,
+            container: String::new(),
         }
     }
 

@@ -12,6 +12,7 @@ pub mod browser;
 pub mod collector;
 pub mod demo;
 pub mod emulated;
+pub mod engine;
 pub mod events;
 pub mod expected;
 pub mod fakerunner;

@@ -70,6 +70,12 @@ fn tool(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// What packages install, as it stands in the workspace.
+#[must_use]
+pub fn packaging(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging").join(name)
+}
+
 /// The repository `name` under `scenario/`.
 #[must_use]
 pub fn scenario(name: &str) -> PathBuf {

@@ -58,7 +58,10 @@ static OBSERVED: LazyLock<Observed> = LazyLock::new(|| {
 fn plan(place: &Path) -> Plan {
     let step = |name: &str| Step { id: name.to_owned(), work: Work::Script(place::script(place, name)) };
     let steps = techniques().into_iter().map(|technique| step(technique.name)).collect();
-    Plan { at_once: 1, jobs: vec![Job { repository: REPOSITORY.to_owned(), run_id: "1".to_owned(), steps }] }
+    Plan {
+        at_once: 1,
+        jobs: vec![Job { repository: REPOSITORY.to_owned(), run_id: "1".to_owned(), steps, container: None }],
+    }
 }
 
 /// As the agent says it itself.

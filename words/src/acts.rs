@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use buildtrail_proto::v1::{CollectorEntry, collector_entry::Act};
+use buildtrail_proto::v1::{CollectorEntry, IdentityChecked, collector_entry::Act};
 
 /// The entry in words; text in it is as it came and still has to be made safe.
 #[must_use]
@@ -53,9 +53,26 @@ pub fn what(entry: &CollectorEntry) -> String {
         }
         Act::WitnessMissing(act) => format!("{}: {}", act.name, act.reason),
         Act::WitnessBack(act) => format!("{}, {} checkpoints without it", act.name, act.missed),
+        Act::IdentityChecked(act) => identity(act),
         Act::DiskFull(act) => format!("{} bytes free: {}", act.free_bytes, act.reason),
         Act::DiskBack(act) => format!("{} bytes free, {} batches were refused", act.free_bytes, act.refused),
     }
+}
+
+fn identity(act: &IdentityChecked) -> String {
+    let result = act.result.clone().unwrap_or_default();
+    let differing: Vec<String> = result
+        .differing
+        .iter()
+        .map(|claim| format!("{} {} instead of {}", claim.name, claim.claimed, claim.known))
+        .collect();
+    let outcome = match (act.verified, differing.is_empty(), result.refused.is_empty()) {
+        (true, ..) => format!("verified by {}", result.issuer),
+        (false, false, _) => format!("{} says {}", result.issuer, differing.join(", ")),
+        (false, true, false) => format!("not verified: {}", result.refused),
+        (false, true, true) => "not verified: the token does not name the run".to_owned(),
+    };
+    format!("job {} of {}: {outcome}", act.job_id, act.host_id)
 }
 
 fn range(first: u64, end: u64) -> String {

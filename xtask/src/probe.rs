@@ -17,6 +17,8 @@ pub(crate) enum Need {
     Namespaces,
     /// The workflow runner works.
     Act,
+    /// A container engine can be started.
+    Engine,
 }
 
 /// Why what a suite needs cannot be had; nothing when it can.
@@ -32,6 +34,14 @@ pub(crate) fn obstacle(workspace: &Workspace, need: Need) -> Option<String> {
         Need::Act => answer(Command::new(workspace.act()).arg("--version"))
             .is_none()
             .then(|| "act does not run here".to_owned()),
+        Need::Engine => {
+            let there = |program: &str| answer(Command::new(program).arg("--version")).is_some();
+            let overlay =
+                fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.contains("\toverlay\n"));
+            (!there("dockerd") || !there("docker") || !overlay).then(|| {
+                "no container engine: dockerd, docker and overlay file systems are needed".to_owned()
+            })
+        }
     }
 }
 

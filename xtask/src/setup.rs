@@ -87,7 +87,7 @@ enum There {
     PythonVenv,
 }
 
-const ALWAYS: [Need; 15] = [
+const ALWAYS: [Need; 17] = [
     need("gcc", "compiles SQLite, and the C project of the demo's job", There::Program("gcc")),
     need("libc6-dev", "C headers and start files", There::File("/usr/include/stdlib.h")),
     need("make", "builds the C project of the demo's job", There::Program("make")),
@@ -103,6 +103,8 @@ const ALWAYS: [Need; 15] = [
     need("nodejs", "gitlab-ci-local", There::Program("node")),
     need("npm", "installs gitlab-ci-local", There::Program("npm")),
     need("rsync", "gitlab-ci-local", There::Program("rsync")),
+    need("docker.io", "the engine of the tests' container jobs", There::Program("dockerd")),
+    need("busybox-static", "what is in those containers", There::File("/usr/bin/busybox")),
 ];
 
 const DEBIAN_EBPF: [Need; 9] = [

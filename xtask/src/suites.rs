@@ -40,6 +40,10 @@ pub(crate) enum Suite {
     Gitlab,
     /// A Buildbot master and worker.
     Buildbot,
+    /// Jobs in the containers of a real engine.
+    Containers,
+    /// Hook scripts of runners.
+    Hooks,
     /// Hostile text, and stopping.
     Robustness,
     /// The agent stopped, killed and replaced in the middle of a job.
@@ -59,7 +63,7 @@ pub(crate) enum Suite {
 }
 
 /// The end-to-end suites in the order in which they run.
-const END_TO_END: [Suite; 16] = [
+const END_TO_END: [Suite; 18] = [
     Suite::Usage,
     Suite::Job,
     Suite::Runner,
@@ -68,6 +72,8 @@ const END_TO_END: [Suite; 16] = [
     Suite::Platforms,
     Suite::Gitlab,
     Suite::Buildbot,
+    Suite::Containers,
+    Suite::Hooks,
     Suite::Robustness,
     Suite::Restart,
     Suite::Delivery,
@@ -91,6 +97,8 @@ impl Suite {
             Self::Platforms => "platforms",
             Self::Gitlab => "gitlab",
             Self::Buildbot => "buildbot",
+            Self::Containers => "containers",
+            Self::Hooks => "hooks",
             Self::Robustness => "robustness",
             Self::Restart => "restart",
             Self::Delivery => "delivery",
@@ -107,12 +115,14 @@ impl Suite {
             Self::Unit | Self::Usage | Self::Kills => &[],
             Self::Faults => &[Need::Namespaces],
             Self::Job => &[Need::Ebpf, Need::Namespaces, Need::Act],
+            Self::Containers => &[Need::Ebpf, Need::Act, Need::Engine],
             Self::Runner
             | Self::Shared
             | Self::ManyJobs
             | Self::Platforms
             | Self::Gitlab
             | Self::Buildbot
+            | Self::Hooks
             | Self::Robustness
             | Self::Restart
             | Self::Delivery

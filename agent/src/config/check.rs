@@ -36,6 +36,7 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
     sensor(&config.sensor)?;
     platforms(config)?;
     within("runners.job_idle_seconds", config.runners.job_idle_seconds, &(1..=3600))?;
+    absolute("hooks.socket", &config.hooks.socket)?;
     for (index, program) in config.runners.programs.iter().enumerate() {
         absolute(&format!("runners.programs.{index}.executable"), &program.executable)?;
         let mut known = platform::built_in_names();

@@ -36,6 +36,8 @@ pub struct Config {
     pub runners: Runners,
     /// CI platforms beyond those that the agent knows, or in their place.
     pub platform: Vec<PlatformRule>,
+    /// What runners' hook scripts say.
+    pub hooks: Hooks,
 }
 
 /// `[host]`
@@ -148,6 +150,16 @@ pub enum HighestTier {
     B,
 }
 
+/// `[hooks]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hooks {
+    /// Where runners' hooks reach the agent; absolute.
+    pub socket: PathBuf,
+    /// A hook that is not heard fails its job.
+    pub required: bool,
+}
+
 /// `[runners]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -215,6 +227,12 @@ impl Default for Collector {
             proxy_credentials: None,
             max_bytes_per_second: 0,
         }
+    }
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self { socket: "/run/buildtrail/control.sock".into(), required: false }
     }
 }
 

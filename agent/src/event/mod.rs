@@ -29,6 +29,7 @@ pub fn process(process: &Process, notes: &mut Notes) -> v1::Process {
         executable: notes.text(&process.executable),
         uid: process.users.real,
         effective_uid: process.users.effective,
+        container: process.container.as_deref().unwrap_or_default().to_owned(),
     }
 }
 

@@ -26,13 +26,15 @@ pub(super) struct Lifecycle {
     pub roots: HashSet<ProcessId>,
     /// Since when it has none.
     pub idle_since: Option<BootTime>,
+    /// When a hook of the runner said that it ended, if nothing of it began since.
+    pub told: Option<BootTime>,
     /// When it ended; its end is reported a little later.
     pub over: Option<BootTime>,
 }
 
 impl Lifecycle {
     pub(super) fn new(ends: Ends, slot: String) -> Self {
-        Self { ends, slot, roots: HashSet::new(), idle_since: None, over: None }
+        Self { ends, slot, roots: HashSet::new(), idle_since: None, told: None, over: None }
     }
 
     fn ends_idle(&self) -> bool {
@@ -66,6 +68,7 @@ impl JobTracker {
     pub(super) fn begin_root(state: &mut JobState, root: ProcessId) {
         state.life.roots.insert(root);
         state.life.idle_since = None;
+        state.life.told = None;
         if state.life.ends_idle() {
             state.life.over = None;
         }
@@ -77,17 +80,26 @@ impl JobTracker {
             state.life.roots.remove(&root);
             if state.life.roots.is_empty() {
                 state.life.idle_since = Some(time);
-                if state.life.ends == Ends::WithChild {
-                    state.life.over = Some(time);
+                if state.life.ends == Ends::WithChild || state.life.told.is_some() && state.life.ends_idle() {
+                    state.life.over = Some(state.life.told.unwrap_or(time));
                 }
             }
         }
     }
 
+    /// A hook of the runner says that the job has ended, apart from the runner's own tidying: it is over when nothing of it
+    /// runs any more, at this time. False when it is over already.
+    pub fn tell_end(&mut self, job_id: &str, time: BootTime) -> bool {
+        let Some(state) = self.jobs.get_mut(job_id) else { return false };
+        state.life.told = Some(time);
+        true
+    }
+
     /// A runner ended, and with it its jobs.
     pub fn runner_ended(&mut self, runner: ProcessId, time: BootTime) {
         for state in self.jobs.values_mut().filter(|state| state.runner == runner) {
-            state.life.over.get_or_insert(time);
+            let end = state.life.told.unwrap_or(time);
+            state.life.over.get_or_insert(end);
         }
         self.recent.0.retain(|state| state.runner != runner);
     }
@@ -138,7 +150,9 @@ impl JobTracker {
         ended.sort_by_key(|state| state.started);
         let finish = |state: JobState| {
             let time = state.life.over.unwrap_or(state.started);
-            let summary = v1::JobFinished { duration_ns: time.since(state.started), ..state.summary };
+            let told_by_hook = state.life.told == Some(time);
+            let duration_ns = time.since(state.started);
+            let summary = v1::JobFinished { duration_ns, told_by_hook, ..state.summary };
             let job = Rc::clone(&state.job);
             self.over.insert(job.job_id.clone(), state);
             EndedJob { job, summary, time }

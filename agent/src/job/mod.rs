@@ -209,6 +209,19 @@ impl JobTracker {
         self.jobs.values().map(saved(false)).chain(self.over.values().map(saved(true))).collect()
     }
 
+    /// The identity of a job that runs.
+    #[must_use]
+    pub fn job(&self, job_id: &str) -> Option<Rc<v1::Job>> {
+        self.jobs.get(job_id).map(|state| Rc::clone(&state.job))
+    }
+
+    /// The CI provider agrees with what is known of a job that runs. Its identity from now on.
+    pub fn verify(&mut self, job_id: &str) -> Option<Rc<v1::Job>> {
+        let state = self.jobs.get_mut(job_id)?;
+        Rc::make_mut(&mut state.job).set_assurance(v1::Assurance::Verified);
+        Some(Rc::clone(&state.job))
+    }
+
     /// Goes on with a job of an earlier agent. `lives` says which of its runner's children have not ended meanwhile.
     pub fn restore(&mut self, platform: Rc<Platform>, saved: SavedJob, lives: impl Fn(ProcessId) -> bool) {
         let steps = saved.steps.into_iter().map(|step| (step.id.clone(), Rc::new(step))).collect();

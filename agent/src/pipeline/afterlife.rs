@@ -29,6 +29,7 @@ impl Pipeline {
         }
         if summary.processes_left == 0 {
             self.heritage.end_job(&membership.job.job_id);
+            self.containers.end_job(&membership.job.job_id);
         }
         summary.credentials_left = self.settle_heirlooms(&membership, time);
         self.emit(time, Some(&membership), None, Notes::default(), Body::JobFinished(summary));
@@ -55,6 +56,7 @@ impl Pipeline {
         for gone in self.jobs.forget_over(|job| live.contains(job)) {
             self.heritage.end_job(&gone);
             self.relocations.forget(&gone);
+            self.containers.end_job(&gone);
             self.identities.forget_job(&gone);
             self.heirlooms.forget_job(&gone);
             self.wishes.ended_jobs.push(gone);

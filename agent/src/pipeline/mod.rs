@@ -6,14 +6,17 @@
 
 mod afterlife;
 mod connections;
+mod containers;
 mod delegation;
 mod health;
 mod heirlooms;
+mod hooks;
 mod memory;
 mod naming;
 mod network;
 mod relocation;
 mod resume;
+mod rights;
 mod spoof;
 
 use std::{os::unix::ffi::OsStrExt as _, path::PathBuf, rc::Rc, time::Duration};
@@ -25,6 +28,7 @@ use v1::audit_event::Body;
 use crate::{
     catalog::{Entry, commands},
     clock::BootTime,
+    container::Containers,
     event::{
         self,
         access::{Access, AccessMerger},
@@ -47,6 +51,7 @@ use crate::{
         records::{Exec, Record, Users, What},
         written::Version,
     },
+    uplink::identity::Claimed,
 };
 use connections::Connections;
 use health::Health;
@@ -115,6 +120,7 @@ pub struct Pipeline {
     hand_overs: Seen<Vec<u8>>,
     families: Seen<Family>,
     connections: Connections,
+    containers: Containers,
     streams: DnsStreams,
     reached: Reached,
     relocations: Relocations,
@@ -127,6 +133,8 @@ pub struct Pipeline {
     /// What is named now was running before any agent was.
     recovering: bool,
     health: Health,
+    /// Where tokens go; absent without a collector.
+    claims: Option<tokio::sync::mpsc::Sender<Claimed>>,
     output: Output,
 }
 
@@ -174,6 +182,7 @@ impl Pipeline {
             hand_overs: Seen::default(),
             families: Seen::default(),
             connections: Connections::default(),
+            containers: Containers::default(),
             streams: DnsStreams::default(),
             reached: Reached::default(),
             relocations: Relocations::default(),
@@ -184,6 +193,7 @@ impl Pipeline {
             next_farewell: BootTime(0),
             recovering: false,
             health: Health::default(),
+            claims: None,
             output,
         }
     }
@@ -246,6 +256,7 @@ impl Pipeline {
         self.processes.sweep(now);
         self.forget_jobs(now);
         self.naming.sweep(|id| self.processes.get(id).is_some());
+        self.containers.sweep(now);
         self.report_health(counters, now);
     }
 
@@ -272,6 +283,7 @@ impl Pipeline {
         match record.what {
             What::Fork { child, parent_pid } => {
                 self.processes.fork(record.process, child, parent_pid, record.users);
+                self.containers.fork(record.process, child);
             }
             What::Exec(exec) => self.take_exec(record.process, record.time, record.users, &exec),
             What::Exit { core_dumped } => {
@@ -301,17 +313,20 @@ impl Pipeline {
         let first = !process.executed;
         process.executed |= !platform::is_helper(&executable);
         process.executable = Rc::from(executable);
-        process.users = users;
+        let before = std::mem::replace(&mut process.users, users);
         process.parent_pid = exec.parent_pid;
         let unplaced = process.membership.is_none();
-        match &process.membership {
-            None => self.place(id, time, exec, &working_directory, first),
-            Some(membership) if first && membership.step.is_none() => {
+        let by_runner = unplaced && process.creator_runner().is_some();
+        self.enter_container(id, time, exec);
+        match self.processes.get(id).map(|process| &process.membership) {
+            Some(None) => self.place(id, time, exec, &working_directory, first),
+            Some(Some(membership)) if first && membership.step.is_none() => {
                 self.place_step(id, exec, &working_directory);
             }
-            Some(_) => {}
+            Some(Some(_)) | None => {}
         }
         let Some(process) = self.processes.get(id).cloned() else { return };
+        self.containers.note_client(id, &process.executable, exec, by_runner);
         if let Some(membership) = process.membership.clone() {
             if unplaced {
                 // Not the path: it can be one of another mount namespace.
@@ -319,6 +334,9 @@ impl Pipeline {
             }
             self.report_exec(&process, &membership, time, exec, &working_directory);
             self.look_for_spoof(&process, &membership, time, exec);
+            if !unplaced {
+                self.look_for_rights(&process, &membership, time, before);
+            }
             self.look_for_contamination(&process, &membership, time, exec, &working_directory);
             self.look_for_delegation(&process, &membership, time, exec);
         }
@@ -366,6 +384,7 @@ impl Pipeline {
         self.hand_overs.forget(id);
         self.families.forget(id);
         self.reached.forget(id);
+        self.containers.exit(id, time);
         if let Some((id, role, works)) = self
             .processes
             .exit(id, time)
@@ -374,6 +393,7 @@ impl Pipeline {
             match role {
                 Role::Runner => {
                     self.hand_on_runner(id);
+                    self.containers.end_runner(id);
                     self.jobs.runner_ended(id, time);
                     self.wishes.ended_runners.push(id.pid);
                     self.identities.forget_runner(id);

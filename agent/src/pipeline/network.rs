@@ -95,6 +95,7 @@ impl Pipeline {
         (peer_pid, path): (u32, &[u8]),
         by_send: bool,
     ) {
+        self.note_engine(id, peer_pid, path);
         let Some((process, membership)) = self.in_job(id) else { return };
         self.look_for_unix_delegation(&process, &membership, time, (peer_pid, path));
         let listener = self.processes.live(peer_pid).map(|peer| peer.executable.clone());

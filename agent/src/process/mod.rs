@@ -9,6 +9,8 @@ mod snapshot;
 
 use std::{collections::HashMap, rc::Rc};
 
+use buildtrail_proto::v1;
+
 use crate::{clock::BootTime, job::Membership, sensor::records::Users};
 
 pub use snapshot::snapshot;
@@ -73,6 +75,8 @@ pub struct Process {
     pub role: Role,
     /// The job and step that it works for.
     pub membership: Option<Membership>,
+    /// The container that an engine started it or an ancestor of it in.
+    pub container: Option<Rc<str>>,
     ended: Option<BootTime>,
 }
 
@@ -89,6 +93,7 @@ impl Process {
             users,
             role: Role::Other,
             membership: None,
+            container: None,
             ended: None,
         }
     }
@@ -136,6 +141,7 @@ impl ProcessTable {
         if let Some(creator) = self.get(creator) {
             process.executable = Rc::clone(&creator.executable);
             process.membership.clone_from(&creator.membership);
+            process.container.clone_from(&creator.container);
             process.role = match creator.role {
                 Role::Runner => Role::RunnerChild { runner: creator.id, root: child },
                 role @ Role::RunnerChild { .. } if creator.membership.is_none() => role,
@@ -188,6 +194,30 @@ impl ProcessTable {
             if matches!(process.role, Role::RunnerChild { root: of, .. } if of.matches(root)) {
                 process.membership = Some(membership.clone());
             }
+        }
+    }
+
+    /// A job's identity is known better.
+    pub fn replace_job(&mut self, job: &Rc<v1::Job>) {
+        let all = self.live.values_mut().chain(self.dead.values_mut().flatten());
+        for membership in all.filter_map(|process| process.membership.as_mut()) {
+            if membership.job.job_id == job.job_id {
+                membership.job = Rc::clone(job);
+            }
+        }
+    }
+
+    /// Says in which container a process begins.
+    pub fn set_container(&mut self, id: ProcessId, container: &str) {
+        if let Some(process) = self.live.get_mut(&id.pid).filter(|process| process.id.matches(id)) {
+            process.container = Some(Rc::from(container));
+        }
+    }
+
+    /// Says that a process works for a runner, although it was not created by it.
+    pub fn set_runner(&mut self, id: ProcessId, runner: ProcessId) {
+        if let Some(process) = self.live.get_mut(&id.pid).filter(|process| process.id.matches(id)) {
+            process.role = Role::RunnerChild { runner, root: process.id };
         }
     }
 

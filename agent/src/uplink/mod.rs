@@ -7,6 +7,7 @@
 //! repeat the same complaint: an outage is told once when it begins and once when it is over.
 
 mod backoff;
+pub mod identity;
 mod renewal;
 mod session;
 mod voice;
@@ -22,7 +23,8 @@ use tokio::{
 
 use self::{
     backoff::Backoff,
-    session::{End, Failure, Session},
+    identity::Proofs,
+    session::{End, Failure, Session, Work},
     voice::Voice,
 };
 use crate::{
@@ -64,12 +66,14 @@ impl Uplink {
         config: &Config,
         credentials: Credentials,
         boot_id: &BootId,
+        proofs: Proofs,
     ) -> Result<Self, LinkError> {
         let route = Route::new(&config.collector)?;
         credentials.trust()?;
         let (stop, stopping) = watch::channel(None);
         let (changed, change) = watch::channel(None);
-        let session = Session::new(route, config.clone(), credentials, boot_id, outbox, stopping, changed);
+        let work = Work { outbox, proofs };
+        let session = Session::new(route, config.clone(), credentials, boot_id, work, stopping, changed);
         Ok(Self { stop, change, task: tokio::spawn(carry(session)) })
     }
 

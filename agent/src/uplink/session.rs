@@ -23,6 +23,7 @@ use tonic::{Code, Request, Status, Streaming, codec::CompressionEncoding, transp
 
 use super::{
     Change, Voice,
+    identity::Proofs,
     renewal::{self, Present},
 };
 use crate::{
@@ -97,6 +98,12 @@ struct InFlight {
     sent: Instant,
 }
 
+/// What a session carries away.
+pub(super) struct Work {
+    pub(super) outbox: Outbox,
+    pub(super) proofs: Proofs,
+}
+
 pub(super) struct Session {
     route: Route,
     present: Present,
@@ -107,6 +114,7 @@ pub(super) struct Session {
     changed: watch::Sender<Option<Change>>,
     /// Away only while it reads on another thread.
     outbox: Option<Outbox>,
+    proofs: Proofs,
     stopping: watch::Receiver<Option<Instant>>,
     in_flight: VecDeque<InFlight>,
     voice: Voice,
@@ -121,7 +129,7 @@ impl Session {
         config: Config,
         credentials: Credentials,
         boot_id: &BootId,
-        outbox: Outbox,
+        Work { outbox, proofs }: Work,
         stopping: watch::Receiver<Option<Instant>>,
         changed: watch::Sender<Option<Change>>,
     ) -> Self {
@@ -134,6 +142,7 @@ impl Session {
             meter: Arc::default(),
             changed,
             outbox: Some(outbox),
+            proofs,
             stopping,
             in_flight: VecDeque::new(),
             progress: false,
@@ -253,6 +262,7 @@ impl Session {
                         renewal = Some(Box::pin(renewal::renew(link.channel.clone())));
                     }
                 }
+                claimed = self.proofs.next() => self.proofs.send(link.channel.clone(), claimed),
                 answer = finished(&mut renewal) => {
                     renewal = None;
                     renewed = self.keep_renewed(answer)?;

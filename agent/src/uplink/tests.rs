@@ -172,7 +172,8 @@ fn spool(state: &Path, credentials: &Credentials) -> Spool {
 
 fn start_uplink(spool: &Spool, config: &Config) -> Uplink {
     let credentials = Credentials::load(config).unwrap();
-    Uplink::start(spool.outbox(), config, credentials, &BootId::parse("boot-1").unwrap()).unwrap()
+    let (_, proofs) = identity::way(std::sync::mpsc::channel().0);
+    Uplink::start(spool.outbox(), config, credentials, &BootId::parse("boot-1").unwrap(), proofs).unwrap()
 }
 
 async fn close(spool: Spool) {

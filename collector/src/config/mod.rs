@@ -43,6 +43,27 @@ pub struct Config {
     pub retention: Retention,
     /// `[hosts]`
     pub hosts: Hosts,
+    /// `[[identity_issuers]]`
+    pub identity_issuers: Vec<IdentityIssuer>,
+}
+
+/// `[[identity_issuers]]`: a CI provider whose tokens prove jobs' identities.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityIssuer {
+    /// As tokens name it.
+    pub issuer: String,
+    /// Where its keys are; https, or http on this machine.
+    pub keys_url: String,
+    /// Whom tokens must be for.
+    pub audience: String,
+    /// Authorities of the server with the keys, PEM.
+    #[serde(default = "system_authorities")]
+    pub ca: PathBuf,
+}
+
+fn system_authorities() -> PathBuf {
+    "/etc/ssl/certs/ca-certificates.crt".into()
 }
 
 /// `[tls]`: PEM files.
@@ -167,6 +188,7 @@ impl Default for Config {
             enrol: Enrol::default(),
             retention: Retention::default(),
             hosts: Hosts::default(),
+            identity_issuers: Vec::new(),
         }
     }
 }
@@ -292,6 +314,16 @@ impl Config {
             "log.reserve_bytes",
             "it must be from 0 to 1099511627776 (1 TiB)",
         )?;
+        for (index, issuer) in self.identity_issuers.iter().enumerate() {
+            let key = format!("identity_issuers.{index}");
+            ensure(!issuer.issuer.is_empty(), &format!("{key}.issuer"), "it must not be empty")?;
+            ensure(!issuer.audience.is_empty(), &format!("{key}.audience"), "it must not be empty")?;
+            ensure(
+                crate::oidc_identity::is_keys_url(&issuer.keys_url),
+                &format!("{key}.keys_url"),
+                "it must be an https URL; http only on this machine (127.0.0.1 or [::1])",
+            )?;
+        }
         ensure(
             (1..=86_400).contains(&self.hosts.dark_after_seconds),
             "hosts.dark_after_seconds",
@@ -312,7 +344,7 @@ mod tests {
     fn the_documented_file_holds_the_defaults_and_every_key() {
         assert_eq!(parse(DOCUMENTED).unwrap(), Config::default());
         let keys = DOCUMENTED.lines().filter(|line| line.contains(" = ")).count();
-        assert_eq!(keys, 21, "a key was added without documenting it, or the other way round");
+        assert_eq!(keys, 25, "a key was added without documenting it, or the other way round");
     }
 
     #[test]
