@@ -325,8 +325,8 @@ fn json_is_one_document_per_line_and_holds_the_whole_text() {
         scene.text(arguments).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
     assert_eq!(json(&["jobs", "--json"])[0]["job"]["actor"], "mallory\u{202e}");
-    let events = json(&["--json", "events", "--limit", "2"]);
-    assert_eq!(events.len(), 2);
+    let events = json(&["--json", "events", "--limit", "4"]);
+    assert_eq!(events.len(), 4);
     assert_eq!(events[0]["secret_access"]["path"], "/root/\u{1b}]0;owned\u{7}/credentials");
     assert_eq!(json(&["tail", "--json"]), events);
     assert_eq!(json(&["show", "--json", JOB])[0]["summary"]["job"]["job_id"], JOB);
