@@ -88,7 +88,7 @@ impl Pipeline {
     }
 
     /// Somebody wrote a file, or read one that a job had left.
-    pub(super) fn take_act(&mut self, act: Act) {
+    pub(super) fn take_act(&mut self, act: &Act) {
         let user = self.in_job(self.find(act.process));
         if act.written {
             match user {
@@ -106,8 +106,8 @@ impl Pipeline {
         }
     }
 
-    fn remember(&mut self, process: &Process, membership: &Membership, act: Act) {
-        self.look_at_runners_files(process, membership, &act);
+    fn remember(&mut self, process: &Process, membership: &Membership, act: &Act) {
+        self.look_at_runners_files(process, membership, act);
         let path = PathBuf::from(OsStr::from_bytes(&act.path));
         if let Some(entry) = self.heirlooms.secrets.entry(&act.path) {
             let job = membership.job.job_id.clone();

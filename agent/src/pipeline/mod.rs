@@ -233,7 +233,7 @@ impl Pipeline {
         for look in batch.looks {
             self.take_look(look);
         }
-        for act in batch.acts {
+        for act in &batch.acts {
             self.take_act(act);
         }
     }

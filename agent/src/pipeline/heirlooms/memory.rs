@@ -76,13 +76,13 @@ impl Memory {
 
     /// Remembers a file. Returns the place of one that need not be followed any more.
     pub(super) fn insert(&mut self, left: Left) -> Option<PathBuf> {
-        let (shelf, other, most) = if left.heirloom.is_some() {
+        let (own, other, most) = if left.heirloom.is_some() {
             (&mut self.named, &mut self.others, MAX_NAMED)
         } else {
             (&mut self.others, &mut self.named, MAX_OTHERS)
         };
         let moved = other.remove(left.version.file).and_then(place);
-        shelf.insert(left, most).and_then(place).or(moved)
+        own.insert(left, most).and_then(place).or(moved)
     }
 
     /// A file that somebody outside jobs wrote. Returns its place, if it is one to be followed no more.
