@@ -178,7 +178,7 @@ fn wrong_values_are_explained() {
         ),
         (
             "[runners]\nprograms = [{ platform = 'github', executable = '/x' }]",
-            "agent.toml:2:15: `runners.programs.0.platform`: unknown platform \"github\": expected one of act, github-actions",
+            "agent.toml:2:15: `runners.programs.0.platform`: unknown platform \"github\": expected one of act, azure-pipelines, buildbot, buildkite, circleci, drone, forgejo, gitea, github-actions, gitlab-ci-local, gitlab, jenkins, teamcity, woodpecker",
         ),
         (
             "[colector]\naddress = 'x'",

@@ -113,3 +113,77 @@ fn a_credential_variable_is_reported_once_for_each_step() {
     assert_eq!(state.unreported_variables(Some(&step), names()), Vec::<String>::new());
     assert_eq!(state.unreported_variables(None, names()), names());
 }
+
+const GITEA: [(&str, &str); 1] = [("GITEA_ACTIONS", "true")];
+
+/// A tracker with one job of a runner that goes on after it; what the runner started has ended at 50.
+fn idle_job() -> (JobTracker, Exec) {
+    let (mut tracker, exec) = (tracker(), exec(&GITEA));
+    assign(&mut tracker, "gitea", RUNNER, &exec, BootTime(10)).unwrap();
+    tracker.root_ended(ProcessId { pid: 100, start: BootTime(10) }, BootTime(50));
+    (tracker, exec)
+}
+
+const PATIENCE: std::time::Duration = std::time::Duration::from_nanos(100);
+
+#[test]
+fn a_job_of_which_nothing_runs_is_over_after_a_while_and_ended_when_its_last_process_did() {
+    let (mut tracker, _) = idle_job();
+    tracker.end_idle(BootTime(149), PATIENCE, |_| false);
+    assert!(!tracker.has_ending() && tracker.has_idle());
+    tracker.end_idle(BootTime(150), PATIENCE, |_| false);
+    let ended = tracker.take_ended(|_| true);
+    assert_eq!((ended[0].time, ended[0].summary.duration_ns), (BootTime(50), 40));
+    assert_eq!(tracker.running(), 0);
+}
+
+#[test]
+fn a_job_that_starts_something_after_its_end_goes_on() {
+    let (mut tracker, exec) = idle_job();
+    tracker.end_idle(BootTime(150), PATIENCE, |_| false);
+    tracker.take_ended(|_| true);
+    for forgotten in [false, true] {
+        if forgotten {
+            tracker.forget_over(|_| false);
+        }
+        let assigned = assign(&mut tracker, "gitea", RUNNER, &exec, BootTime(200)).unwrap();
+        assert!(assigned.begins.unwrap().continued);
+        tracker.root_ended(ProcessId { pid: 100, start: BootTime(200) }, BootTime(210));
+        tracker.end_idle(BootTime(400), PATIENCE, |_| false);
+        assert_eq!(tracker.take_ended(|_| true).len(), 1);
+    }
+}
+
+#[test]
+fn a_job_goes_on_while_something_of_it_runs() {
+    let (mut tracker, exec) = idle_job();
+    assign(&mut tracker, "gitea", RUNNER, &exec, BootTime(60)).unwrap();
+    tracker.end_idle(BootTime(1000), PATIENCE, |_| false);
+    assert!(!tracker.has_ending() && !tracker.has_idle());
+}
+
+#[test]
+fn another_job_in_its_slot_ends_a_job_at_once() {
+    let build = |tag, executor| {
+        exec(&[("BUILD_TAG", tag), ("JOB_NAME", tag), ("BUILD_NUMBER", "1"), ("EXECUTOR_NUMBER", executor)])
+    };
+    let mut tracker = tracker();
+    for (tag, executor, time) in [("a", "0", 10), ("b", "1", 20), ("c", "0", 30)] {
+        assign(&mut tracker, "jenkins", RUNNER, &build(tag, executor), BootTime(time)).unwrap();
+    }
+    let ended = tracker.take_ended(|_| true);
+    assert_eq!(ended.iter().map(|ended| ended.job.name.as_str()).collect::<Vec<_>>(), ["a"]);
+}
+
+#[test]
+fn what_an_earlier_process_could_not_say_is_learned_from_a_later_one() {
+    let build = |commit| {
+        exec(&[("BUILD_TAG", "t"), ("JOB_NAME", "j"), ("BUILD_NUMBER", "1"), ("GIT_COMMIT", commit)])
+    };
+    let mut tracker = tracker();
+    let mut commit = |commit| {
+        let assigned = assign(&mut tracker, "jenkins", RUNNER, &build(commit), BootTime(1)).unwrap();
+        assigned.membership.job.sha.clone()
+    };
+    assert_eq!([commit(""), commit("abc"), commit("def")], ["", "abc", "abc"]);
+}

@@ -2,6 +2,7 @@
 
 mod heirlooms;
 mod identity;
+mod naming;
 mod random;
 
 use std::rc::Rc;
