@@ -182,7 +182,7 @@ fn wrong_values_are_explained() {
         ),
         (
             "[colector]\naddress = 'x'",
-            "agent.toml:1:2: unknown key `colector`; did you mean `collector`? (valid here: host, collector, enrol, spool, catalog, sensor, runners, platform)",
+            "agent.toml:1:2: unknown key `colector`; did you mean `collector`? (valid here: host, collector, enrol, spool, catalog, sensor, runners, platform, hooks)",
         ),
     ];
     for (text, expected) in table {
