@@ -24,6 +24,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 pub struct Site {
     directory: PathBuf,
     namespaces_of: Option<u32>,
+    more: String,
 }
 
 /// A collector that serves.
@@ -41,7 +42,7 @@ impl Site {
     /// # Errors
     /// When one of them cannot be made.
     pub fn prepare(directory: &Path) -> Result<Self> {
-        let site = Self { directory: directory.to_owned(), namespaces_of: None };
+        let site = Self { directory: directory.to_owned(), namespaces_of: None, more: String::new() };
         let authority = site.part("collector");
         site.certificates("init", &authority, &["--name", "127.0.0.1,localhost"])?;
         for (kind, name) in [("host", HOST), ("reader", "demo-reader"), ("admin", "demo-admin")] {
@@ -55,6 +56,13 @@ impl Site {
     #[must_use]
     pub fn in_namespaces_of(mut self, pid: u32) -> Self {
         self.namespaces_of = Some(pid);
+        self
+    }
+
+    /// Adds tables to the collector's settings.
+    #[must_use]
+    pub fn with(mut self, lines: &str) -> Self {
+        self.more.push_str(lines);
         self
     }
 
@@ -130,7 +138,8 @@ impl Site {
         let tls = certificate_lines(&self.part("collector"));
         let authority_key = self.part("collector").join("ca-key.pem").display().to_string();
         let text = format!(
-            "listen = \"{address}\"\ndata_directory = {data:?}\n\n[tls]\n{tls}\n[enrol]\nauthority_key = {authority_key:?}\n"
+            "listen = \"{address}\"\ndata_directory = {data:?}\n\n[tls]\n{tls}\n[enrol]\nauthority_key = {authority_key:?}\n{}",
+            self.more
         );
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)

@@ -1,18 +1,27 @@
 //! What runners' hook scripts tell the agent, and what others try to tell it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "how a test fails")]
 
-use std::{path::Path, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    path::Path,
+    time::Duration,
+};
 
-use buildtrail_proto::v1::{AuditEvent, audit_event::Body};
+use buildtrail_proto::v1::{Assurance, AuditEvent, IdentityVerified, audit_event::Body};
 use buildtrail_tests::{
     agent::{Agent, Settings},
-    events::{describe_all, finished_jobs},
+    collector::{Site, agent_settings},
+    events::{describe_all, finished_jobs, of_repository},
     fakerunner::{self, Job, Plan, Step, Work},
     paths,
     process::Launch,
     scene::make_home,
 };
 
+/// Of a made-up issuer, for acme/widgets' run 7.
+const TOKEN: &str = include_str!("../scenario/issuer/token");
+const KEYS: &str = include_str!("../scenario/issuer/jwks.json");
 const DEADLINE: Duration = Duration::from_mins(1);
 
 struct Host {
@@ -61,6 +70,81 @@ impl Host {
 
 fn script(id: &str, text: &str) -> Step {
     Step { id: id.to_owned(), work: Work::Script(text.to_owned()) }
+}
+
+/// Serves the keys of the tests' issuer on the loopback interface for as long as the test runs.
+fn serve_keys() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/jwks", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let _ = stream.read(&mut [0; 1024]);
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", KEYS.len());
+            let _ = stream.write_all((head + KEYS).as_bytes());
+        }
+    });
+    url
+}
+
+fn identities(events: &[AuditEvent], repository: &str) -> Vec<IdentityVerified> {
+    of_repository(events, repository)
+        .iter()
+        .filter_map(|event| match &event.body {
+            Some(Body::IdentityVerified(identity)) => Some(identity.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_providers_token_verifies_its_own_job_and_no_other() {
+    let host = Host::new();
+    let issuer = format!(
+        "[[identity_issuers]]\nissuer = \"https://issuer.example.test\"\nkeys_url = {:?}\naudience = \"buildtrail\"\n",
+        serve_keys()
+    );
+    let site = Site::prepare(host.path()).unwrap().with(&issuer);
+    let collector = site.start("127.0.0.1:0", false).unwrap();
+    let settings = agent_settings(&site, &collector.address, &host.home);
+    let agent = Agent::start_with_collector(&settings, false).unwrap();
+    let hand_over = format!(
+        "printf %s {TOKEN} | {} hook started --token-stdin --config {} > /dev/null\nsleep 3\n",
+        paths::binary("buildtrail-agent").unwrap().display(),
+        host.path().join("agent.toml").display(),
+    );
+    let job = |repository: &str| Job::new(repository, "7", "hook", &hand_over);
+    let plan = Plan { at_once: 2, jobs: vec![job("acme/widgets"), job("acme/thief")] };
+    let mut runner = fakerunner::start(host.path(), &host.home, &plan).unwrap();
+    assert!(runner.wait(DEADLINE).unwrap().success(), "{}", runner.tail(20));
+    let jobs = collector.wait_for_finished_jobs(2, DEADLINE).unwrap();
+
+    let events = collector.all_events().unwrap();
+    let own = identities(&events, "acme/widgets");
+    assert_eq!(own.len(), 1, "{}", describe_all(&events));
+    assert_eq!(own[0].agreed, ["repository", "run_id"]);
+    let stolen = identities(&events, "acme/thief");
+    assert_eq!(stolen.len(), 1, "{}", describe_all(&events));
+    assert_eq!(stolen[0].differing[0].claimed, "acme/widgets");
+    let assurance = |repository: &str| {
+        let of =
+            jobs.iter().filter_map(|summary| summary.job.as_ref()).find(|job| job.repository == repository);
+        of.unwrap().assurance()
+    };
+    assert_eq!(assurance("acme/widgets"), Assurance::Verified);
+    assert_eq!(assurance("acme/thief"), Assurance::Observed);
+    let acts = collector.ask(&["acts", "--json"]).unwrap().text();
+    assert_eq!(acts.matches("identity_checked").count(), 2, "{acts}");
+    let signature = TOKEN.rsplit('.').next().unwrap();
+    agent.stop().unwrap();
+    collector.stop().unwrap();
+    let kept = Launch::new("grep", "grep", &host.path().join("logs"))
+        .args(["-rlF", signature])
+        .arg(site.data())
+        .arg(host.path().join("agent-state"))
+        .run(DEADLINE)
+        .unwrap();
+    assert_eq!(kept.text(), "", "the token is kept");
 }
 
 fn end(events: &[AuditEvent]) -> &AuditEvent {

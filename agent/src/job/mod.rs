@@ -209,15 +209,9 @@ impl JobTracker {
         self.jobs.values().map(saved(false)).chain(self.over.values().map(saved(true))).collect()
     }
 
-    /// The identity of a job that runs.
-    #[must_use]
-    pub fn job(&self, job_id: &str) -> Option<Rc<v1::Job>> {
-        self.jobs.get(job_id).map(|state| Rc::clone(&state.job))
-    }
-
-    /// The CI provider agrees with what is known of a job that runs. Its identity from now on.
+    /// The CI provider agrees with what is known of a job. Its identity from now on; `None` when it is forgotten.
     pub fn verify(&mut self, job_id: &str) -> Option<Rc<v1::Job>> {
-        let state = self.jobs.get_mut(job_id)?;
+        let state = self.get_mut(job_id)?;
         Rc::make_mut(&mut state.job).set_assurance(v1::Assurance::Verified);
         Some(Rc::clone(&state.job))
     }

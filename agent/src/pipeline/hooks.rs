@@ -28,7 +28,11 @@ impl Pipeline {
 
     /// The collector has looked at a job's token.
     pub fn take_checked(&mut self, Checked { job_id, answer }: Checked, now: BootTime) {
-        let job = if answer.verified { self.jobs.verify(&job_id) } else { self.jobs.job(&job_id) };
+        let job = if answer.verified {
+            self.jobs.verify(&job_id)
+        } else {
+            self.jobs.membership(&job_id, None).map(|membership| membership.job)
+        };
         let Some(job) = job else { return };
         if answer.verified {
             self.processes.replace_job(&job);

@@ -19,17 +19,8 @@ const ISSUER: &str = "https://issuer.example.test";
 const NOW: i64 = 1_800_000_000;
 
 /// Made once with OpenSSL; the private key is gone. It says repository acme/widgets and run 7, until 2100.
-const RSA_MODULUS: &str = "svbY849wB4fPgpMtT1VMgcIot7Je9f6iLAJG6mHk6rwfEC43Xbvs8p30i3UybQolhy5HmESyg_ef-TtUyoYdqsVIKvpjm9cO\
-    8qjf0hf6fbqW-7EF8UBxml5zENd5TSqIN8aK7AKqFIlZIkEyrUdOqUVQfZ6Ltk6Mc1lG-Q4NM_nkuuLL-Youzt_ZHsVrA1Ap\
-    khGslB7CMarMJK4OH-BtTBimg99eRFIwabPIlCc8FR8GIptLdaxV71musKad60Ku3XundrI7lDzfOC7Wa-Z-Tk6M-bLHkpJJ\
-    r1AB0y6n4y2cjQmj6JmpLceYsSE8XvowSPIrfo8ZBKrVemHqy6O3wQ";
-const RSA_TOKEN: &str = "eyJhbGciOiAiUlMyNTYiLCAia2lkIjogInJzYS0xIiwgInR5cCI6ICJKV1QifQ.eyJpc3MiOiAiaHR0cHM6Ly9pc3N1ZXIuZ\
-    XhhbXBsZS50ZXN0IiwgImF1ZCI6ICJidWlsZHRyYWlsIiwgInN1YiI6ICJyZXBvOmFjbWUvd2lkZ2V0cyIsICJleHAiOiA0M\
-    TAyNDQ0ODAwLCAiaWF0IjogMTcwMDAwMDAwMCwgInJlcG9zaXRvcnkiOiAiYWNtZS93aWRnZXRzIiwgInJ1bl9pZCI6ICI3I\
-    n0.J7LCn2_tMA7MJoh57O44OMjTWMe6mPIb1aHhZXrWmEKcThuw2umvZEOXSDTDA1pAs1QE_mOvyH2_Mgfe88EhhCEgXK1jJ\
-    QyvTMR-BeFF-39fOq9EKz9c1a7erHCwQuF8OoxRFAq_AO_tPYe5nC-2hIDwuDxRKSAU7Podzt_vllPdtjfPJHVf8nZeR98Sj\
-    CV8twVsuHGgCyFK68t9EQ6u50kRn8xtxGSyLI5pgijqO29wnZu4nArgKGNogQ2N1bC_jtSowAWLiqmCB_XmRC1vq3u5Es17Z\
-    7ki_CuYifK6VeB8XOjMUaF-5gq5gTfcTIjr4R0bOX6ZzWLCJ9sqGV7sOA";
+const RSA_TOKEN: &str = include_str!("../../../tests/scenario/issuer/token");
+const RSA_KEYS: &str = include_str!("../../../tests/scenario/issuer/jwks.json");
 
 /// A key, and what its owner publishes.
 struct LocalIssuer {
@@ -50,13 +41,13 @@ impl LocalIssuer {
         let point = self.key.public_key().as_ref();
         let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let ec = json!({"kty": "EC", "crv": "P-256", "kid": "ec-1", "use": "sig", "x": part(&point[1..33]), "y": part(&point[33..])});
-        let rsa = json!({"kty": "RSA", "kid": "rsa-1", "n": RSA_MODULUS, "e": "AQAB"});
+        let rsa: Value = serde_json::from_str(RSA_KEYS).unwrap();
         let others = [
             json!({"kty": "oct", "k": "FAKE"}),
             json!(7),
             json!({"kty": "EC", "crv": "P-256", "x": "!", "y": ""}),
         ];
-        json!({"keys": [ec, rsa, others[0], others[1], others[2]]}).to_string()
+        json!({"keys": [ec, rsa["keys"][0], others[0], others[1], others[2]]}).to_string()
     }
 
     fn sign(&self, header: &Value, claims: &Value) -> String {
