@@ -5,8 +5,9 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["event", "batch", "bundle", "export", "ledger", "ingest", "enrol", "query", "identity"]
-        .map(|name| format!("buildtrail/v1/{name}.proto"));
+    let files =
+        ["event", "batch", "bundle", "export", "ledger", "ingest", "enrol", "query", "identity", "hunt"]
+            .map(|name| format!("buildtrail/v1/{name}.proto"));
     for file in &files {
         println!("cargo:rerun-if-changed={file}");
     }

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use buildtrail_proto::{
     ACT_KINDS, EVENT_KINDS, Timestamp,
-    v1::{Condition, Search},
+    v1::{Condition, Operator, Search},
 };
-use buildtrail_settings::Span;
+use buildtrail_query::Field;
+use buildtrail_settings::Span as Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::time;
@@ -15,23 +16,36 @@ use crate::time;
 const ALIKE: f64 = 0.7;
 
 const AFTER_HELP: &str = "\
+Searches (--where):
+  Words that must all hold: FIELD=VALUE, FIELD!=VALUE, FIELD~PART, FIELD>=NUMBER, FIELD<=NUMBER,
+  or free text. * and ? stand for any text and any character; A,B means A or B; what holds
+  spaces stands in \"quotes\". Fields: host platform server repo workflow run job step actor
+  ref sha trigger runner secret family credential way dest address name port protocol bytes exe
+  path argument kind outcome uid text. docs/query.md explains all.
+
 Profile:
   A directory with ca.pem, cert.pem and key.pem (as `buildtrail-collector ca reader` writes
-  them) and a file `collector` that holds the collector's URL. Looked for in --profile,
-  BUILDTRAIL_PROFILE, $XDG_CONFIG_HOME/buildtrail or ~/.config/buildtrail. Single flags and
-  variables come before the profile's files.
+  them) and a file `collector` that holds the collector's URL. A file `token` with an API token
+  can stand for cert.pem and key.pem. Looked for in --profile, BUILDTRAIL_PROFILE,
+  $XDG_CONFIG_HOME/buildtrail or ~/.config/buildtrail. Single flags and variables come before
+  the profile's files; BUILDTRAIL_TOKEN holds a token itself.
 
 Exit codes:
-  0  done; verify: intact and complete, nothing lost
+  0  done; verify: intact and complete, nothing lost; hunt: nothing was found
   1  wrong usage, or the collector cannot be asked
   3  verify: tampered: what was checked was altered or is damaged
   4  verify: unreadable: it cannot be read, or is something else
   5  verify: intact but incomplete: events are missing, or hosts report that they lost some
+  6  hunt: an indicator was found
 
 Examples:
-  buildtrail jobs --repository acme/widgets --since 1d
+  buildtrail jobs --where 'repo=acme/widgets' --since 1d
   buildtrail show 3f9a0c11d2e4
-  buildtrail events --kind secret.access --since 2h --json
+  buildtrail events --where 'repo=acme/* kind=secret.access secret~aws' --since 2h --ndjson
+  buildtrail secrets --since 30d --csv
+  buildtrail destinations --where 'repo=acme/*' --sort first
+  buildtrail aggregate --by repo,kind --over hour --since 1d
+  buildtrail hunt --indicators iocs.txt
   buildtrail verify --log /var/lib/buildtrail-collector
   buildtrail export --job 3f9a0c11d2e4 --bundle job.evidence
   buildtrail verify --bundle job.evidence --log-key log.vkey
@@ -41,13 +55,47 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(name = "buildtrail", version, after_help = AFTER_HELP, max_term_width = 110)]
 pub(crate) struct Cli {
-    /// Print JSON: one document per line (`show` and `verify`: one document)
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) form: Form,
     #[command(flatten)]
     pub(crate) connection: Connection,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// In which form answers are printed; none of these: tables for people.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Form of the answer")]
+pub(crate) struct Form {
+    /// Print one JSON document (`tail`: one per line)
+    #[arg(long, global = true, conflicts_with_all = ["csv", "ndjson"])]
+    json: bool,
+    /// Print CSV with a line of titles; cells that spreadsheets would take for formulas begin with an apostrophe
+    #[arg(long, global = true, conflicts_with = "ndjson")]
+    csv: bool,
+    /// Print one JSON document per line
+    #[arg(long, global = true)]
+    ndjson: bool,
+}
+
+impl Form {
+    pub(crate) fn chosen(self) -> Shape {
+        match (self.json, self.csv, self.ndjson) {
+            (true, ..) => Shape::Json,
+            (_, true, _) => Shape::Csv,
+            (.., true) => Shape::NdJson,
+            _ => Shape::Table,
+        }
+    }
+}
+
+/// Form of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Table,
+    Json,
+    NdJson,
+    Csv,
 }
 
 /// Which collector, and who asks.
@@ -69,6 +117,9 @@ pub(crate) struct Connection {
     /// PEM file of the key that belongs to it
     #[arg(long, global = true, env = "BUILDTRAIL_PRIVATE_KEY", value_name = "FILE")]
     pub(crate) private_key: Option<PathBuf>,
+    /// File with an API token, which stands for a certificate; or set `BUILDTRAIL_TOKEN` to the token itself
+    #[arg(long, global = true, env = "BUILDTRAIL_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// Name in the collector's certificate, if it is not the host of the URL
     #[arg(long, global = true, env = "BUILDTRAIL_SERVER_NAME", value_name = "NAME")]
     pub(crate) server_name: Option<String>,
@@ -78,10 +129,20 @@ pub(crate) struct Connection {
 pub(crate) enum Command {
     /// List jobs, newest first
     Jobs(Jobs),
-    /// List events, oldest first
+    /// List events, newest first
     Events(Events),
     /// Follow events as they are stored
     Tail(Which),
+    /// List the secrets and credentials that were used: how often, by how many jobs, first and last
+    Secrets(Ranking),
+    /// List where jobs connected to: how often, by how many jobs, bytes, first and last
+    Destinations(Ranking),
+    /// Count events and jobs by the values of any fields, and over time
+    Aggregate(Aggregate),
+    /// List hosts: what they cover, what they lost, when they were there last
+    Hosts,
+    /// Look for indicators of compromise in all history: affected jobs, and which secrets to rotate first
+    Hunt(Hunt),
     /// List what the collector itself did and noticed, oldest first
     Acts(Acts),
     /// Show one job: who it is, its steps, and what it did
@@ -111,7 +172,7 @@ pub(crate) enum Enrol {
     Create {
         /// How long it is good for: 1m to 30d
         #[arg(long, value_name = "TIME", default_value = "1h")]
-        ttl: Span,
+        ttl: Duration,
         /// How many hosts may enrol with it, 1 to 10000
         #[arg(long, value_name = "COUNT", default_value_t = 1)]
         uses: u32,
@@ -195,14 +256,29 @@ pub(crate) enum Format {
 
 #[derive(Debug, Args)]
 pub(crate) struct Jobs {
-    /// Only jobs of this repository (exact name)
-    #[arg(long, value_name = "NAME")]
-    pub(crate) repository: Option<String>,
+    #[command(flatten)]
+    pub(crate) which: Which,
     #[command(flatten)]
     pub(crate) period: Period,
-    /// Most jobs to list, 1 to 1000
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// What comes first: the newest, the longest, the one with most events, or with most bytes to other hosts
+    #[arg(long, value_enum, default_value_t = JobOrder::Started)]
+    pub(crate) sort: JobOrder,
+    /// The other way round
+    #[arg(long)]
+    pub(crate) reverse: bool,
+    /// Most jobs to list
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: u32,
+    #[command(flatten)]
+    pub(crate) paging: Paging,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum JobOrder {
+    Started,
+    Duration,
+    Events,
+    BytesOut,
 }
 
 #[derive(Debug, Args)]
@@ -211,9 +287,107 @@ pub(crate) struct Events {
     pub(crate) which: Which,
     #[command(flatten)]
     pub(crate) period: Period,
-    /// Most events to list (the newest that match), 1 to 10000
+    /// What comes first
+    #[arg(long, value_enum, default_value_t = EventOrder::Newest)]
+    pub(crate) sort: EventOrder,
+    /// Most events to list
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+    #[command(flatten)]
+    pub(crate) paging: Paging,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum EventOrder {
+    Newest,
+    Oldest,
+}
+
+/// Where a list begins and ends.
+#[derive(Debug, Args)]
+pub(crate) struct Paging {
+    /// Go on where an earlier answer ended
+    #[arg(long, value_name = "CURSOR", default_value = "", hide_default_value = true)]
+    pub(crate) cursor: String,
+    /// List all, whatever the limit
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ranking {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    #[command(flatten)]
+    pub(crate) period: Period,
+    /// What comes first
+    #[arg(long, value_enum, default_value_t = RowOrder::Jobs)]
+    pub(crate) sort: RowOrder,
+    /// Most rows to list, 1 to 10000
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Aggregate {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    #[command(flatten)]
+    pub(crate) period: Period,
+    /// By the values of these fields, at most 3, separated by commas
+    #[arg(long, value_name = "FIELDS", value_delimiter = ',', value_parser = field)]
+    pub(crate) by: Vec<String>,
+    /// By time (UTC)
+    #[arg(long, value_enum, value_name = "SPAN")]
+    pub(crate) over: Option<Span>,
+    /// What comes first
+    #[arg(long, value_enum, default_value_t = RowOrder::Events)]
+    pub(crate) sort: RowOrder,
+    /// Most rows to list, 1 to 10000
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Span {
+    Minute,
+    Hour,
+    Day,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum RowOrder {
+    /// Most events
+    Events,
+    /// Most jobs
+    Jobs,
+    /// Latest last event
+    Last,
+    /// Latest first event: what is new
+    First,
+    /// Most bytes to other hosts
+    BytesOut,
+    /// By time and values, ascending
+    Time,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Hunt {
+    /// File of indicators (- for standard input): one a line, a STIX 2.1 bundle, or Sigma rules
+    #[arg(long, value_name = "FILE")]
+    pub(crate) indicators: PathBuf,
+    /// What the file is, if its content does not show it
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<IndicatorFile>,
+    #[command(flatten)]
+    pub(crate) period: Period,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum IndicatorFile {
+    List,
+    Stix,
+    Sigma,
 }
 
 #[derive(Debug, Args)]
@@ -236,49 +410,89 @@ pub(crate) struct Period {
     /// Not before: RFC 3339 time, or how long ago (30s, 15m, 2h, 1d, 1w)
     #[arg(long, value_name = "TIME", value_parser = time::parse)]
     pub(crate) since: Option<Timestamp>,
-    /// Not after: as --since
+    /// Before: as --since
     #[arg(long, value_name = "TIME", value_parser = time::parse)]
     pub(crate) until: Option<Timestamp>,
 }
 
-/// Which events.
+/// Which jobs or events: all of it must hold.
 #[derive(Debug, Args)]
 pub(crate) struct Which {
-    /// Only this job's (id or the beginning of it)
+    /// A search, as 'repo=acme/* kind=secret.access dest=*.example.com'; see below
+    #[arg(long = "where", value_name = "SEARCH", value_parser = search)]
+    searches: Vec<Search>,
+    /// Only this job's: the same as job=ID
     #[arg(long, value_name = "ID", value_parser = job_id, conflicts_with = "outside_jobs")]
     job: Option<String>,
-    /// Only this kind; may be given several times
+    /// Only this kind; may be given several times: kind=A,B
     #[arg(long = "kind", value_name = "KIND", value_parser = kind)]
     kinds: Vec<String>,
-    /// Only this host's (host id)
+    /// Only this host's: host=ID
     #[arg(long, value_name = "ID")]
     host: Option<String>,
-    /// Only this repository's (exact name)
+    /// Only this repository's: repo=NAME
     #[arg(long, value_name = "NAME")]
     repository: Option<String>,
-    /// Only events that belong to no job
+    /// Only events that belong to no job: job=""
     #[arg(long)]
     outside_jobs: bool,
 }
 
 impl Which {
-    pub(crate) fn search(self, period: Option<Period>) -> Search {
-        let (since, until) = period.map(|period| (period.since, period.until)).unwrap_or_default();
-        let mut search = Search { since, until, ..Search::default() };
-        let mut add = |field: &str, values: Vec<String>| {
-            if !values.is_empty() {
-                search.r#where.push(Condition { field: field.into(), values, ..Condition::default() });
+    /// All of it as one search.
+    ///
+    /// # Errors
+    /// A time is given twice.
+    pub(crate) fn search(self, period: Option<Period>) -> anyhow::Result<Search> {
+        let mut whole = Search::default();
+        for search in self.searches {
+            whole.r#where.extend(search.r#where);
+            if whole.text.is_empty() {
+                whole.text = search.text;
+            } else if !search.text.is_empty() {
+                whole.r#where.push(condition("text", Operator::Contains, vec![search.text]));
             }
-        };
-        add("job", self.job.into_iter().collect());
-        add("kind", self.kinds);
-        add("host", self.host.into_iter().collect());
-        add("repo", self.repository.into_iter().collect());
-        if self.outside_jobs {
-            add("job", vec![String::new()]);
+            once(&mut whole.since, search.since, "since")?;
+            once(&mut whole.until, search.until, "until")?;
         }
-        search
+        let (since, until) = period.map(|period| (period.since, period.until)).unwrap_or_default();
+        once(&mut whole.since, since, "since")?;
+        once(&mut whole.until, until, "until")?;
+        let outside = self.outside_jobs.then(String::new);
+        for (field, values) in [
+            ("job", self.job.or(outside).into_iter().collect()),
+            ("kind", self.kinds),
+            ("host", self.host.into_iter().collect()),
+            ("repo", self.repository.into_iter().collect()),
+        ] {
+            if !Vec::is_empty(&values) {
+                let values = values.iter().map(|value| buildtrail_query::exactly(value)).collect();
+                whole.r#where.push(condition(field, Operator::Equals, values));
+            }
+        }
+        Ok(whole)
     }
+}
+
+fn once(place: &mut Option<Timestamp>, time: Option<Timestamp>, name: &str) -> anyhow::Result<()> {
+    if time.is_some() && place.is_some() {
+        anyhow::bail!("{name} is given twice: as {name}=TIME in a search, or as --{name}, not both");
+    }
+    *place = place.or(time);
+    Ok(())
+}
+
+fn condition(field: &str, operator: Operator, values: Vec<String>) -> Condition {
+    Condition { field: field.to_owned(), operator: operator.into(), values }
+}
+
+fn search(text: &str) -> Result<Search, String> {
+    buildtrail_query::parse(text).map_err(|error| error.to_string())
+}
+
+fn field(text: &str) -> Result<String, String> {
+    let fields: Vec<&str> = Field::ALL.iter().map(|field| field.name()).collect();
+    one_of(&fields, text).map_err(|error| error.replace("valid kinds", "the fields are"))
 }
 
 fn kind(text: &str) -> Result<String, String> {
@@ -317,6 +531,64 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_manual_names_every_field() {
+        let help: Vec<&str> = AFTER_HELP.split_whitespace().map(|word| word.trim_end_matches('.')).collect();
+        for field in Field::ALL {
+            assert!(help.contains(&field.name()), "{field}");
+        }
+    }
+
+    /// Lines of the blocks of docs/query.md that are fenced with this word.
+    fn manual(word: &str) -> Vec<&'static str> {
+        let manual = include_str!("../../docs/query.md");
+        let blocks = manual.split("```").skip(1).step_by(2);
+        let lines: Vec<_> =
+            blocks.filter_map(|block| block.strip_prefix(word)).flat_map(str::lines).collect();
+        lines.into_iter().filter(|line| !line.is_empty()).collect()
+    }
+
+    #[test]
+    fn the_examples_of_the_manual_are_understood() {
+        let searches = manual("search");
+        assert!(searches.len() >= 5);
+        for line in searches {
+            search(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        let commands = manual("command");
+        assert!(commands.len() >= 7);
+        for line in commands {
+            // As a shell splits it: apostrophes hold words together.
+            let mut words = Vec::new();
+            for (number, part) in line.split('\'').enumerate() {
+                if number % 2 == 1 { words.push(part) } else { words.extend(part.split_whitespace()) }
+            }
+            Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn flags_and_searches_are_one_search() {
+        let asked = |words: &[&str]| {
+            let cli = Cli::try_parse_from([&["buildtrail", "events"], words].concat()).unwrap();
+            let Command::Events(events) = cli.command else { panic!("another command") };
+            events.which.search(Some(events.period)).map(|search| buildtrail_query::to_text(&search))
+        };
+        for (words, expected) in [
+            (&[][..], ""),
+            (&["--outside-jobs"], "job=\"\""),
+            (&["--kind", "loss", "--kind", "heartbeat"], "kind=loss,heartbeat"),
+            (
+                &["--where", "repo=acme/* aws", "--where", "x", "--job", "3F9A"],
+                "repo=acme/* text~x job=3f9a \"aws\"",
+            ),
+            (&["--since", "2026-11-22T09:00:00Z", "--host", "h"], "host=h since=2026-11-22T09:00:00Z"),
+        ] {
+            assert_eq!(asked(words).unwrap(), expected, "{words:?}");
+        }
+        assert!(asked(&["--where", "since=1h", "--since", "2h"]).is_err());
     }
 
     #[test]

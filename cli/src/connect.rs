@@ -11,10 +11,13 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use buildtrail_proto::v1::{
-    administration_client::AdministrationClient, export_client::ExportClient, query_client::QueryClient,
+    administration_client::AdministrationClient, export_client::ExportClient, hunting_client::HuntingClient,
+    query_client::QueryClient,
 };
 use tonic::{
-    Code, Status,
+    Code, Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
@@ -28,22 +31,33 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a silent connection (`tail`) is probed.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
+/// A connection on which every question carries the API token, if there is one.
+type Authorized = InterceptedService<Channel, Token>;
+/// Asks questions.
+pub(crate) type Questions = QueryClient<Authorized>;
+
 /// Connects to the collector, to ask it.
-pub(crate) async fn connect(connection: &Connection) -> Result<QueryClient<Channel>> {
+pub(crate) async fn connect(connection: &Connection) -> Result<Questions> {
     let channel = channel(connection).await?;
     Ok(QueryClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
 }
 
 /// Connects to the collector, to tell it which hosts there are.
-pub(crate) async fn administration(connection: &Connection) -> Result<AdministrationClient<Channel>> {
+pub(crate) async fn administration(connection: &Connection) -> Result<AdministrationClient<Authorized>> {
     let channel = channel(connection).await?;
     Ok(AdministrationClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
 }
 
 /// Connects to the collector, to take evidence away.
-pub(crate) async fn export(connection: &Connection) -> Result<ExportClient<Channel>> {
+pub(crate) async fn export(connection: &Connection) -> Result<ExportClient<Authorized>> {
     let channel = channel(connection).await?;
     Ok(ExportClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+}
+
+/// Connects to the collector, to look for indicators.
+pub(crate) async fn hunting(connection: &Connection) -> Result<HuntingClient<Authorized>> {
+    let channel = channel(connection).await?;
+    Ok(HuntingClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
 }
 
 /// The profile's directory, where what was seen is remembered.
@@ -51,7 +65,7 @@ pub(crate) fn profile_directory(connection: &Connection) -> Option<PathBuf> {
     Profile::find(connection).0
 }
 
-async fn channel(connection: &Connection) -> Result<Channel> {
+async fn channel(connection: &Connection) -> Result<Authorized> {
     let profile = Profile::find(connection);
     let url = match &connection.collector {
         Some(url) => url.clone(),
@@ -65,12 +79,13 @@ async fn channel(connection: &Connection) -> Result<Channel> {
         read(&path)
     };
     let ca = file(&connection.ca, "ca.pem", "--ca")?;
-    let certificate = file(&connection.certificate, "cert.pem", "--certificate")?;
-    let key = file(&connection.private_key, "key.pem", "--private-key")?;
-
-    let mut tls = ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(ca))
-        .identity(Identity::from_pem(certificate, key));
+    let token = Token::find(connection, &profile)?;
+    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+    if token.0.is_none() {
+        let certificate = file(&connection.certificate, "cert.pem", "--certificate or --token-file")?;
+        let key = file(&connection.private_key, "key.pem", "--private-key")?;
+        tls = tls.identity(Identity::from_pem(certificate, key));
+    }
     if let Some(name) = &connection.server_name {
         tls = tls.domain_name(name);
     }
@@ -85,7 +100,46 @@ async fn channel(connection: &Connection) -> Result<Channel> {
         .tls_config(tls)
         .map_err(|error| anyhow!("the certificates cannot be used: {}", causes(&error)))?;
     let channel = endpoint.connect().await;
-    channel.map_err(|error| anyhow!("cannot reach the collector at {url}: {}", causes(&error)))
+    let channel =
+        channel.map_err(|error| anyhow!("cannot reach the collector at {url}: {}", causes(&error)))?;
+    Ok(InterceptedService::new(channel, token))
+}
+
+/// An API token, as it is sent.
+#[derive(Clone)]
+pub(crate) struct Token(Option<MetadataValue<Ascii>>);
+
+impl Token {
+    /// From a flag's file, the environment or the profile, in this order; a certificate that was named comes before the
+    /// profile's token.
+    fn find(connection: &Connection, profile: &Profile) -> Result<Self> {
+        let given = match &connection.token_file {
+            Some(path) => Some((read(path)?, format!("the token in {}", path.display()))),
+            None => match env::var("BUILDTRAIL_TOKEN").ok().filter(|token| !token.is_empty()) {
+                Some(token) => Some((token, "BUILDTRAIL_TOKEN".to_owned())),
+                None if connection.certificate.is_some() => None,
+                None => profile.token()?,
+            },
+        };
+        let Some((token, name)) = given else { return Ok(Self(None)) };
+        let token = token.trim();
+        let is_printable = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let value = format!("Bearer {token}").parse::<MetadataValue<Ascii>>().ok().filter(|_| is_printable);
+        // Its value is shown nowhere.
+        let mut value =
+            value.with_context(|| format!("{name} is no API token: it must be one line of plain text"))?;
+        value.set_sensitive(true);
+        Ok(Self(Some(value)))
+    }
+}
+
+impl Interceptor for Token {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
 }
 
 /// What a refusal means for the person who asked.
@@ -128,6 +182,14 @@ impl Profile {
             "{} does not exist: give --profile DIR with ca.pem, cert.pem and key.pem, or {flag}",
             path.display()
         )
+    }
+
+    fn token(&self) -> Result<Option<(String, String)>> {
+        let Some(path) = self.0.as_ref().map(|directory| directory.join("token")) else { return Ok(None) };
+        if !path.exists() {
+            return Ok(None);
+        }
+        Ok(Some((read(&path)?, format!("the token in {}", path.display()))))
     }
 
     fn url(&self) -> Result<String> {

@@ -7,11 +7,12 @@
 mod args;
 mod commands;
 mod connect;
+mod list;
 mod output;
 
 use std::{io, process::ExitCode};
 
-use buildtrail_words::{describe, display, time};
+use buildtrail_words::{columns, describe, display, formats, time};
 use clap::Parser as _;
 
 use crate::args::Cli;

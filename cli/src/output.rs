@@ -8,9 +8,8 @@ use std::{
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
-use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 
-use crate::display;
+use crate::{display, formats};
 
 /// Widest last column when nobody says how wide the terminal is.
 const WIDE: usize = 200;
@@ -100,47 +99,26 @@ impl Output {
 
     /// One JSON document in one line.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
-        value.serialize(&mut Serializer::with_formatter(&mut self.out, TerminalSafe(CompactFormatter)))?;
+        self.json_part(value)?;
         writeln!(self.out)
+    }
+
+    /// A part of a JSON document.
+    pub(crate) fn json_part(&mut self, value: &impl Serialize) -> io::Result<()> {
+        formats::json(&mut self.out, value)
+    }
+
+    /// Text of a document's own, without a line break.
+    pub(crate) fn raw(&mut self, text: &str) -> io::Result<()> {
+        self.out.write_all(text.as_bytes())
+    }
+
+    /// One record of CSV.
+    pub(crate) fn csv<T: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = T>) -> io::Result<()> {
+        formats::csv_line(&mut self.out, cells)
     }
 
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
-    }
-}
-
-/// JSON in which characters that a terminal could act on are written as `\uXXXX`: the same document, safe to look at.
-struct TerminalSafe(CompactFormatter);
-
-impl Formatter for TerminalSafe {
-    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
-        let mut rest = fragment;
-        while let Some(at) =
-            rest.find(|character: char| display::is_unsafe(character) || character == '\u{7f}')
-        {
-            self.0.write_string_fragment(writer, &rest[..at])?;
-            let Some(character) = rest[at..].chars().next() else { break };
-            for unit in character.encode_utf16(&mut [0; 2]) {
-                write!(writer, "\\u{unit:04x}")?;
-            }
-            rest = &rest[at + character.len_utf8()..];
-        }
-        self.0.write_string_fragment(writer, rest)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_is_the_same_document_without_characters_a_terminal_acts_on() {
-        let text = "a\u{9b}31m\u{202e}\u{1b}\u{7f}\u{e0041}\u{301}文\\x";
-        let mut out = Vec::new();
-        let mut serializer = Serializer::with_formatter(&mut out, TerminalSafe(CompactFormatter));
-        text.serialize(&mut serializer).unwrap();
-        let json = String::from_utf8(out).unwrap();
-        assert_eq!(json, r#""a\u009b31m\u202e\u001b\u007f\udb40\udc41\u0301文\\x""#);
-        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
     }
 }

@@ -15,16 +15,19 @@ use std::{
 use buildtrail_proto::{
     Timestamp,
     v1::{
-        AggregateRequest, AggregateResponse, Assurance, AuditEvent, CollectorEntry, CredentialLeftBehind,
-        GetCheckpointRequest, GetCheckpointResponse, GetJobRequest, GetJobResponse, HostDark,
-        HostVerification, HostsRequest, HostsResponse, IdentitySpoof, Job, JobSummary, ListActsRequest,
-        ListActsResponse, ListJobsRequest, ListJobsResponse, Loss, Operation, Process,
+        AggregateRequest, AggregateResponse, AggregateRow, Assurance, AuditEvent, CollectorEntry,
+        CredentialLeftBehind, GetCheckpointRequest, GetCheckpointResponse, GetJobRequest, GetJobResponse,
+        HostDark, HostSummary, HostVerification, HostsRequest, HostsResponse, HuntReply, HuntRequest,
+        HuntResult, HuntedIndicator, HuntedJob, IdentitySpoof, IndicatorRemark, Job, JobSummary,
+        ListActsRequest, ListActsResponse, ListJobsRequest, ListJobsResponse, Loss, Operation, Process,
         ProveConsistencyRequest, ProveConsistencyResponse, ProveEventRequest, ProveEventResponse,
         ProveRecordRequest, ProveRecordResponse, RecordedAct, Search, SearchEventsRequest,
-        SearchEventsResponse, SecretAccess, SpoofKind, Step, StepSummary, TailRequest, VerifyRequest,
-        VerifyResponse,
+        SearchEventsResponse, SecretAccess, SecretToRotate, SpoofKind, Step, StepSummary, TailRequest, Tier,
+        VerifyRequest, VerifyResponse,
         audit_event::Body,
         collector_entry::Act,
+        hunt_reply::Reply,
+        hunting_server::{Hunting, HuntingServer},
         query_server::{Query, QueryServer},
     },
 };
@@ -41,6 +44,7 @@ const JOB: &str = "3f9a0c11d2e45566778899aabbccddee";
 #[derive(Default)]
 struct Canned {
     asked: Mutex<Vec<Search>>,
+    tokens: Mutex<Vec<String>>,
     problems: Vec<String>,
     incomplete: bool,
     lost: u64,
@@ -72,7 +76,8 @@ fn summary() -> JobSummary {
         last_event: Some(at(65)),
         finished: true,
         counts: [("secret.access".to_owned(), 1), ("loss".to_owned(), 1)].into(),
-        ..JobSummary::default()
+        bytes_out: 4711,
+        bytes_in: 8,
     }
 }
 
@@ -123,33 +128,65 @@ fn events() -> Vec<AuditEvent> {
 #[tonic::async_trait]
 impl Query for Canned {
     async fn list_jobs(&self, _: Request<ListJobsRequest>) -> Result<Response<ListJobsResponse>, Status> {
-        Ok(Response::new(ListJobsResponse { jobs: vec![summary()], ..ListJobsResponse::default() }))
+        Ok(Response::new(ListJobsResponse { jobs: vec![summary()], ..Default::default() }))
     }
 
+    /// Two events a page, as often as is asked for; the page behind the cursor "end" is the last one.
     async fn search_events(
         &self,
         request: Request<SearchEventsRequest>,
     ) -> Result<Response<SearchEventsResponse>, Status> {
+        let token = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        self.tokens.lock().unwrap().extend(token.map(str::to_owned));
         let request = request.into_inner();
         let search = request.search.unwrap_or_default();
         let kinds: Vec<&String> =
             search.r#where.iter().filter(|it| it.field == "kind").flat_map(|it| &it.values).collect();
-        let wanted = |event: &AuditEvent| kinds.is_empty() || kinds.iter().any(|kind| *kind == event.kind());
-        let mut events: Vec<_> = events().into_iter().filter(wanted).collect();
-        if kinds.is_empty() {
-            events = events.into_iter().cycle().take(usize::try_from(request.limit).unwrap()).collect();
-        }
-        events.reverse();
+        let is_narrow = !kinds.is_empty();
+        let wanted = |event: &AuditEvent| !is_narrow || kinds.iter().any(|kind| *kind == event.kind());
+        let events: Vec<_> = events().into_iter().filter(wanted).collect();
+        let limit = usize::try_from(request.limit).unwrap().min(if is_narrow { usize::MAX } else { 2 });
+        let next_cursor = match request.cursor.as_str() {
+            "" => "second\u{1b}",
+            "second\u{1b}" => "end",
+            _ => "",
+        };
+        let next_cursor = if is_narrow { String::new() } else { next_cursor.to_owned() };
         self.asked.lock().unwrap().push(search);
-        Ok(Response::new(SearchEventsResponse { events, next_cursor: "more".into(), reached: None }))
+        let events = events.into_iter().take(limit).collect();
+        Ok(Response::new(SearchEventsResponse { events, next_cursor, reached: None }))
     }
 
-    async fn aggregate(&self, _: Request<AggregateRequest>) -> Result<Response<AggregateResponse>, Status> {
-        Err(Status::unimplemented("not canned"))
+    async fn aggregate(
+        &self,
+        request: Request<AggregateRequest>,
+    ) -> Result<Response<AggregateResponse>, Status> {
+        let values = request.into_inner().by.iter().map(|field| format!("=\u{1b}[31m{field}")).collect();
+        let row = AggregateRow {
+            values,
+            time: None,
+            events: 12,
+            jobs: 3,
+            first: Some(at(0)),
+            last: Some(at(9)),
+            bytes_out: 1000,
+            bytes_in: 5,
+        };
+        Ok(Response::new(AggregateResponse { rows: vec![row], more: true, only_since: Some(at(0)) }))
     }
 
     async fn list_hosts(&self, _: Request<HostsRequest>) -> Result<Response<HostsResponse>, Status> {
-        Err(Status::unimplemented("not canned"))
+        let host = HostSummary {
+            host_id: "host-1".into(),
+            name: "runner\u{1b}7".into(),
+            tier: Tier::B.into(),
+            gaps: vec!["=cmd|' /C calc'!A0".into()],
+            last_heard: Some(at(5)),
+            events_captured: 100,
+            dark: true,
+            ..HostSummary::default()
+        };
+        Ok(Response::new(HostsResponse { hosts: vec![host] }))
     }
 
     type TailStream = Pin<Box<dyn Stream<Item = Result<AuditEvent, Status>> + Send>>;
@@ -223,6 +260,60 @@ impl Query for Canned {
     }
 }
 
+#[tonic::async_trait]
+impl Hunting for Canned {
+    type HuntStream = Pin<Box<dyn Stream<Item = Result<HuntReply, Status>> + Send>>;
+
+    async fn hunt(&self, request: Request<HuntRequest>) -> Result<Response<Self::HuntStream>, Status> {
+        let found = request.into_inner().indicators.contains("evil.example");
+        let indicator = HuntedIndicator {
+            indicator: "evil.example".into(),
+            kind: "domain".into(),
+            line: 1,
+            events: u64::from(found),
+            jobs: u64::from(found),
+            first_seen: Some(at(1)),
+            last_seen: Some(at(2)),
+            matched: vec!["\u{1b}[31ma.evil.example".into()],
+            not_recorded: false,
+        };
+        let hash = HuntedIndicator {
+            indicator: "a".repeat(64),
+            kind: "hash".into(),
+            not_recorded: true,
+            ..HuntedIndicator::default()
+        };
+        let remark = IndicatorRemark { line: 3, text: "x\u{202e}".into(), reason: "no indicator".into() };
+        let secret = SecretToRotate {
+            name: "AWS shared credentials".into(),
+            what: "secret".into(),
+            jobs: 1,
+            jobs_exposed: 1,
+            last_used: Some(at(2)),
+            repositories: vec!["acme/\u{1b}widgets".into()],
+            ..SecretToRotate::default()
+        };
+        let job = HuntedJob {
+            job: Some(job()),
+            host_id: "host-1".into(),
+            first_seen: Some(at(1)),
+            last_seen: Some(at(2)),
+            indicators: vec![0],
+        };
+        let result = HuntResult {
+            indicators: vec![indicator, hash],
+            remarks: vec![remark],
+            jobs: if found { vec![job] } else { Vec::new() },
+            secrets: if found { vec![secret] } else { Vec::new() },
+            order: "Those that may have left come first.".into(),
+            notes: vec!["a note\u{1b}".into()],
+            ..HuntResult::default()
+        };
+        let reply = HuntReply { reply: Some(Reply::Result(result)) };
+        Ok(Response::new(Box::pin(tokio_stream::iter([Ok(reply)]))))
+    }
+}
+
 /// A collector and a profile to reach it.
 struct Scene {
     profile: tempfile::TempDir,
@@ -282,7 +373,11 @@ impl Scene {
 async fn serve(canned: Arc<Canned>, tls: ServerTlsConfig) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = Server::builder().tls_config(tls).unwrap().add_service(QueryServer::from_arc(canned));
+    let server = Server::builder()
+        .tls_config(tls)
+        .unwrap()
+        .add_service(QueryServer::from_arc(canned.clone()))
+        .add_service(HuntingServer::from_arc(canned));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     address
 }
@@ -306,6 +401,10 @@ fn tables_are_as_written_down_and_hostile_text_is_escaped() {
         (&["events", "--limit", "2"], "events"),
         (&["tail"], "tail"),
         (&["show", "3F9a0c"], "show"),
+        (&["secrets"], "secrets"),
+        (&["destinations"], "destinations"),
+        (&["aggregate", "--by", "repo,kind", "--over", "hour"], "aggregate"),
+        (&["hosts"], "hosts"),
         (&["verify", "--trust-collector"], "verify"),
     ];
     for (arguments, name) in table {
@@ -324,49 +423,133 @@ fn json_is_one_document_per_line_and_holds_the_whole_text() {
     let json = |arguments: &[&str]| -> Vec<serde_json::Value> {
         scene.text(arguments).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
-    assert_eq!(json(&["jobs", "--json"])[0]["job"]["actor"], "mallory\u{202e}");
-    let events = json(&["--json", "events", "--limit", "4"]);
-    assert_eq!(events.len(), 4);
+    assert_eq!(json(&["jobs", "--ndjson"])[0]["job"]["actor"], "mallory\u{202e}");
+    let events = json(&["--ndjson", "events", "--limit", "2"]);
+    assert_eq!(events.len(), 2);
     assert_eq!(events[0]["secret_access"]["path"], "/root/\u{1b}]0;owned\u{7}/credentials");
-    assert_eq!(json(&["tail", "--json"]), events);
+    assert_eq!(json(&["tail", "--json"])[..2], events);
     assert_eq!(json(&["show", "--json", JOB])[0]["summary"]["job"]["job_id"], JOB);
     assert_eq!(json(&["verify", "--trust-collector", "--json"])[0]["events"], "1234");
+    assert_eq!(json(&["secrets", "--ndjson"])[0]["jobs"], "3");
 }
 
 #[test]
-fn filters_reach_the_collector() {
+fn a_list_is_one_json_document_that_says_where_it_goes_on() {
     let scene = Scene::new(Canned::default());
-    scene.text(&[
-        "events",
-        "--job",
-        "3F9A",
-        "--kind",
-        "secret.access",
-        "--kind",
-        "dns.lookup",
-        "--host",
-        "host-1",
-        "--repository",
-        "acme/widgets",
-        "--since",
-        "2026-11-22T09:00:00Z",
-        "--until",
-        "1d",
-    ]);
-    let search = scene.canned.asked.lock().unwrap().pop().unwrap();
-    let asked: Vec<_> = search.r#where.iter().map(|it| (it.field.as_str(), it.values.join(" "))).collect();
-    let expected = [
-        ("job", "3f9a".to_owned()),
-        ("kind", "secret.access dns.lookup".to_owned()),
-        ("host", "host-1".to_owned()),
-        ("repo", "acme/widgets".to_owned()),
-    ];
-    assert_eq!(asked, expected);
-    assert_eq!(search.since, Some(Timestamp { seconds: 1_795_338_000, nanos: 0 }));
-    assert!(search.until.is_some());
-    scene.text(&["events", "--outside-jobs"]);
-    let search = scene.canned.asked.lock().unwrap().pop().unwrap();
-    assert_eq!(search.r#where[0].values, [""]);
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&scene.text(&[arguments, &["--json"]].concat())).unwrap()
+    };
+    let first = json(&["events", "--limit", "2"]);
+    assert_eq!(first["events"].as_array().unwrap().len(), 2);
+    let next = first["next_cursor"].as_str().unwrap();
+    assert_eq!(json(&["events", "--cursor", next, "--limit", "1"])["next_cursor"], "end");
+    let all = json(&["events", "--all"]);
+    assert_eq!((all["events"].as_array().unwrap().len(), all["next_cursor"].as_str()), (6, Some("")));
+    assert_eq!(json(&["jobs"])["jobs"][0]["bytes_out"], "4711");
+    assert_eq!(json(&["destinations"])["rows"][0]["bytes_out"], "1000");
+    assert_eq!(json(&["destinations"])["more"], true);
+    assert_eq!(json(&["hosts"])["hosts"][0]["dark"], true);
+    assert_eq!(json(&["acts"])["acts"][0]["record"], "17");
+}
+
+#[test]
+fn no_csv_holds_a_formula_or_a_raw_control_character() {
+    let scene = Scene::new(Canned::default());
+    for (arguments, lines) in [
+        (&["jobs"][..], 2),
+        (&["events", "--limit", "2"], 3),
+        (&["tail"], events().len() + 1),
+        (&["secrets"], 3),
+        (&["destinations"], 2),
+        (&["aggregate", "--by", "repo"], 2),
+        (&["hosts"], 2),
+        (&["acts"], 2),
+        (&["show", JOB], events().len() + 1),
+    ] {
+        let output = scene.run(&[arguments, &["--csv"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text.matches("\r\n").count(), lines, "{arguments:?}: {text}");
+        let hostile = |c: char| (c.is_control() && c != '\n' && c != '\r') || c == '\u{202e}';
+        assert!(!text.contains(hostile), "{arguments:?}: {text:?}");
+        for cell in text.split(['\n', ',']) {
+            let cell = cell.trim_start_matches('"');
+            assert!(!cell.starts_with(['=', '+', '-', '@']), "{arguments:?}: {cell:?}");
+        }
+    }
+    let output = scene.run(&["verify", "--trust-collector", "--csv"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("use --json"));
+}
+
+#[test]
+fn a_hunt_says_what_was_found_what_to_rotate_and_what_was_not_understood() {
+    let scene = Scene::new(Canned::default());
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (evil, good) = (file("evil", "evil.example\n"), file("good", "good.example\n"));
+    let output = scene.run(&["hunt", "--indicators", &evil]);
+    assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    for words in [
+        "1 of 2 indicators found, in 1 jobs",
+        "\\u{1b}[31ma.evil.example",
+        "1.",
+        "AWS shared credentials",
+        "x\\u{202e}",
+        "means nothing",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(!text.contains(|c: char| (c.is_control() && c != '\n') || c == '\u{202e}'), "{text:?}");
+    assert_eq!(scene.run(&["hunt", "--indicators", &good]).status.code(), Some(0));
+    let csv = scene.run(&["hunt", "--indicators", &evil, "--csv"]);
+    assert!(String::from_utf8_lossy(&csv.stdout).contains("hash,0,not recorded"), "{csv:?}");
+    let json = scene.run(&["hunt", "--indicators", &evil, "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["secrets"][0]["jobs_exposed"], "1");
+    let missing = scene.run(&["hunt", "--indicators", "/nowhere/at/all"]);
+    assert!(stderr(&missing).contains("cannot read the indicators in /nowhere/at/all"));
+}
+
+#[test]
+fn a_token_stands_for_a_certificate() {
+    let scene = Scene::new(Canned::default());
+    let token = scene.profile.path().join("given");
+    fs::write(&token, "bt_fake_token\n").unwrap();
+    let with = |arguments: &[&str], token: Option<&str>| {
+        let mut command = buildtrail(scene.profile.path(), arguments);
+        command.envs(token.map(|token| ("BUILDTRAIL_TOKEN", token))).output().unwrap()
+    };
+    // This collector wants certificates, so a token alone is not let in.
+    for (arguments, environment) in [
+        (&["events", "--token-file", token.to_str().unwrap()][..], None),
+        (&["events"], Some("bt_fake_token")),
+    ] {
+        let output = with(arguments, environment);
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(!stderr(&output).contains("bt_fake_token"), "{}", stderr(&output));
+    }
+    let refused = with(&["events"], Some("two words"));
+    assert!(stderr(&refused).contains("BUILDTRAIL_TOKEN is no API token"), "{}", stderr(&refused));
+}
+
+#[test]
+fn searches_reach_the_collector() {
+    let scene = Scene::new(Canned::default());
+    let asked = |arguments: &[&str]| {
+        scene.text(&[&["events", "--limit", "1"], arguments].concat());
+        buildtrail_query::to_text(&scene.canned.asked.lock().unwrap().pop().unwrap())
+    };
+    assert_eq!(asked(&["--outside-jobs"]), "job=\"\"");
+    let words = ["--job", "3F9A", "--kind", "secret.access", "--since", "2026-11-22T09:00:00Z"];
+    let search = "repo=acme/* dest=*.example.com,10.0.0.0/8 port>=1024 host!=runner-7";
+    let expected = format!("{search} job=3f9a kind=secret.access since=2026-11-22T09:00:00Z");
+    assert_eq!(asked(&[&["--where", search], &words[..]].concat()), expected);
 }
 
 #[test]
@@ -397,7 +580,10 @@ fn mistakes_are_explained_with_exit_code_1() {
     for (profile, arguments, expected) in [
         (scene.profile.path(), vec!["events", "--kind", "secret.acess"], "did you mean secret.access?"),
         (scene.profile.path(), vec!["events", "--since", "yesterday"], "2026-11-22T09:00:00Z"),
-        (scene.profile.path(), vec!["events", "--limit", "0"], "1..=10000"),
+        (scene.profile.path(), vec!["events", "--limit", "0"], "1.."),
+        (scene.profile.path(), vec!["events", "--where", "repository=x"], "column 1"),
+        (scene.profile.path(), vec!["aggregate", "--by", "repoo"], "did you mean repo?"),
+        (scene.profile.path(), vec!["events", "--json", "--csv"], "cannot be used with"),
         (scene.profile.path(), vec!["show", "xyz"], "1 to 32 hexadecimal digits"),
         (scene.profile.path(), vec!["show", "ffff"], "not found: no job has this id\\u{1b}[31m"),
         (
@@ -425,7 +611,7 @@ fn mistakes_are_explained_with_exit_code_1() {
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
     let scene = Scene::new(Canned::default());
-    let mut child = buildtrail(scene.profile.path(), &["events", "--limit", "10000", "--json"])
+    let mut child = buildtrail(scene.profile.path(), &["events", "--all", "--json"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -441,7 +627,7 @@ fn acts_are_listed_for_people_and_for_programs() {
     let scene = Scene::new(Canned::default());
     let table = scene.text(&["acts"]);
     assert!(table.contains("host.dark") && table.contains("silent for 200 s"), "{table}");
-    let json: serde_json::Value = serde_json::from_str(&scene.text(&["acts", "--json"])).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&scene.text(&["acts", "--ndjson"])).unwrap();
     assert_eq!(json["record"], "17");
     assert_eq!(json["entry"]["host_dark"]["silent_seconds"], "200");
     assert_eq!(scene.text(&["acts", "--kind", "chain.fork"]), "No acts.\n");

@@ -4,7 +4,7 @@
 //! and a log that anyone can verify.
 //!
 //! The way of a batch: [`tls`] (who is it?) → [`ingest`] (is it whole, signed, theirs?) → [`ledger`] (does it follow?
-//! append, fsync, acknowledge) → [`store`] (index it) → [`query`] (answer, tail). The log is the truth; the index is
+//! append, fsync, acknowledge) → [`store`] (index it) → [`query`] (answer, tail), over gRPC and [`api`]. The log is the truth; the index is
 //! derived from it and can be deleted at any time. [`enrol`] decides which hosts there are.
 //! Must never acknowledge what is not on disk, let one peer disturb another, or speak without TLS.
 
@@ -18,9 +18,11 @@ pub mod witness;
 #[allow(dead_code, reason = "people can sign in with the next changes")]
 mod access;
 mod acts;
+mod api;
 mod dark;
 mod data;
 mod export;
+mod hunt;
 mod ingest;
 mod ledger;
 mod oidc_identity;

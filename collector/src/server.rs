@@ -15,8 +15,8 @@ use buildtrail_evidence::{
 };
 use buildtrail_proto::v1::{
     CollectorStopped, administration_server::AdministrationServer, collector_entry::Act,
-    enrolment_server::EnrolmentServer, export_server::ExportServer, identity_server::IdentityServer,
-    ingest_server::IngestServer, query_server::QueryServer,
+    enrolment_server::EnrolmentServer, export_server::ExportServer, hunting_server::HuntingServer,
+    identity_server::IdentityServer, ingest_server::IngestServer, query_server::QueryServer,
 };
 use tokio::{
     net::TcpListener,
@@ -34,13 +34,14 @@ use tonic::{
 use crate::{
     access::{Access, gate},
     acts::{self, Acts, MAX_TEXT, Questions},
+    api::{self, Api},
     config::Config,
     dark::{self, Watch},
     data::{self, Data},
     enrol::{Authority, Control, Enrolment},
     export,
     health::Health,
-    ingest,
+    hunt, ingest,
     ledger::{Around, INDEX_QUEUE, Ledger, Space, TREE_QUEUE},
     oidc_identity,
     query::{self, Queries},
@@ -331,8 +332,9 @@ fn router(
         questions: workers.questions.clone(),
         watch: workers.watch.clone(),
     };
+    let hunts = hunt::Hunts::new(queries.clone(), health.clone());
     let query = query::Service {
-        queries,
+        queries: queries.clone(),
         ledger: workers.ledger.clone(),
         log_directory: config.log_directory(),
         verifying: Mutex::new(None),
@@ -362,6 +364,8 @@ fn router(
     });
     let query = Arc::new(query);
     let web = Web { queries: query.queries.clone(), query: query.clone(), export: export.clone() };
+    let hunting = hunt::Service { hunts: hunts.clone(), health: health.clone() };
+    let api = Api { queries, hunts, export: export.clone() };
     let max_message = config.limits.max_batch_bytes + BATCH_FRAMING;
     let grpc = Routes::new(
         IngestServer::new(ingest)
@@ -372,8 +376,11 @@ fn router(
     .add_service(EnrolmentServer::new(enrolment.clone()).max_decoding_message_size(MAX_QUESTION_BYTES))
     .add_service(AdministrationServer::new(enrolment).max_decoding_message_size(MAX_QUESTION_BYTES))
     .add_service(ExportServer::from_arc(export).max_decoding_message_size(MAX_QUESTION_BYTES))
+    .add_service(
+        HuntingServer::new(hunting).max_decoding_message_size(hunt::MAX_FILE_BYTES + MAX_QUESTION_BYTES),
+    )
     .add_service(QueryServer::from_arc(query).max_decoding_message_size(MAX_QUESTION_BYTES));
-    let http = query::files::router(files).merge(web::router(web));
+    let http = query::files::router(files).merge(web::router(web)).merge(api::router(api));
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))

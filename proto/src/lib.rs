@@ -20,6 +20,9 @@ pub mod v1 {
 
 mod acts;
 
+/// The `.proto` files, compiled and with their comments: an encoded `google.protobuf.FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/buildtrail.v1.descriptor.bin"));
+
 pub use acts::ACT_KINDS;
 pub use pbjson_types::Timestamp;
 

@@ -14,6 +14,8 @@ mod language;
 mod network;
 mod pattern;
 mod scope;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use compiled::{Compiled, Condition, SearchError};
 pub use facts::{Fact, bytes, facts, values};

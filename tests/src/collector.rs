@@ -221,10 +221,10 @@ impl Collector {
     /// # Errors
     /// When the command line fails or its answer is not understood.
     pub fn jobs(&self) -> Result<Vec<JobSummary>> {
-        let answer = self.ask(&["jobs", "--json", "--limit", "1000"])?;
+        let answer = self.ask(&["jobs", "--ndjson", "--all"])?;
         serde_json::Deserializer::from_slice(&answer.stdout)
             .into_iter()
-            .map(|job| job.context("cannot understand what `buildtrail jobs --json` says"))
+            .map(|job| job.context("cannot understand what `buildtrail jobs --ndjson` says"))
             .collect()
     }
 
@@ -236,27 +236,12 @@ impl Collector {
         self.running.kill()
     }
 
-    /// All events that it has, by time; no two of them may have the same time.
+    /// All events that it has, oldest first.
     ///
     /// # Errors
     /// When the command line fails or its answer is not understood.
     pub fn all_events(&self) -> Result<Vec<AuditEvent>> {
-        const PAGE: usize = 10_000;
-        let mut pages: Vec<Vec<AuditEvent>> = Vec::new();
-        loop {
-            let mut question = vec!["events".to_owned(), "--json".into(), "--limit".into(), PAGE.to_string()];
-            if let Some(time) = pages.last().and_then(|page| page.first()?.time) {
-                question
-                    .extend(["--until".into(), serde_json::to_string(&time)?.trim_matches('"').to_owned()]);
-            }
-            let question: Vec<&str> = question.iter().map(String::as_str).collect();
-            let page = events::parse(&self.ask(&question)?.stdout)?;
-            let is_last = page.len() < PAGE;
-            pages.push(page);
-            if is_last {
-                return Ok(pages.into_iter().rev().flatten().collect());
-            }
-        }
+        events::parse(&self.ask(&["events", "--ndjson", "--all", "--sort", "oldest"])?.stdout)
     }
 
     /// Waits until it knows `count` jobs that ended.

@@ -66,7 +66,7 @@ fn show(collector: &Collector, jobs: &[JobSummary]) -> Result<()> {
 
 /// Asks for the loss events themselves: there must be none.
 fn check_losses(collector: &Collector) -> Result<()> {
-    let losses = collector.ask(&["events", "--kind", "loss", "--json"])?;
+    let losses = collector.ask(&["events", "--kind", "loss", "--ndjson"])?;
     ensure!(losses.stdout.is_empty(), "events were lost:\n{}", losses.text());
     say("\nloss events: 0")
 }

@@ -45,8 +45,7 @@ fn everything_arrives_once_and_in_order_although_the_collector_was_away() {
     let (status, _) = agent.stop().unwrap();
     assert_eq!(status.code(), Some(0), "the agent stops cleanly");
 
-    let answer = collector.ask(&["events", "--json", "--limit", "10000"]).unwrap();
-    let mut events: Vec<AuditEvent> = events::parse(&answer.stdout).unwrap();
+    let mut events: Vec<AuditEvent> = collector.all_events().unwrap();
     // They are listed in the order in which they happened.
     events.sort_by_key(|event| event.sequence);
     for (event, number) in events.iter().zip(1..) {

@@ -57,7 +57,7 @@ fn columns(character: char) -> usize {
 /// Whether a character must not reach a terminal raw, not even inside JSON, where it can be written as `\uXXXX`.
 #[must_use]
 pub fn is_unsafe(character: char) -> bool {
-    !character.is_ascii() && character.escape_debug().len() > 1
+    character == '\u{7f}' || (!character.is_ascii() && character.escape_debug().len() > 1)
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use super::Context;
 use crate::{
     args::Enrol,
     connect::{administration, explain},
-    display, time,
+    display,
+    list::{List, titles},
+    time,
 };
 
 const TOKEN_COLUMNS: [(&str, usize); 6] =
@@ -35,7 +37,7 @@ pub(super) async fn run(context: &mut Context, order: Enrol) -> Result<u8> {
             let request = CancelTokenRequest { id: token.clone() };
             let mut client = administration(&context.connection).await?;
             let answer = client.cancel_token(request).await.map_err(|status| explain(&status))?;
-            if context.json {
+            if context.is_json()? {
                 context.out.json(&answer.into_inner())?;
             } else {
                 context.out.line(format_args!("Cancelled {}.", display::safe(&token, false)))?;
@@ -50,7 +52,7 @@ pub(super) async fn run(context: &mut Context, order: Enrol) -> Result<u8> {
 async fn create(context: &mut Context, request: CreateTokenRequest) -> Result<()> {
     let mut client = administration(&context.connection).await?;
     let made = client.create_token(request).await.map_err(|status| explain(&status))?.into_inner();
-    if context.json {
+    if context.is_json()? {
         return Ok(context.out.json(&made)?);
     }
     let about = made.about.unwrap_or_default();
@@ -78,21 +80,19 @@ async fn list(context: &mut Context) -> Result<()> {
     let mut client = administration(&context.connection).await?;
     let answer = client.list_tokens(ListTokensRequest {}).await.map_err(|status| explain(&status))?;
     let tokens = answer.into_inner().tokens;
-    if context.json {
-        for token in &tokens {
-            context.out.json(token)?;
-        }
-    } else if tokens.is_empty() {
-        context.out.line("No join tokens.")?;
-    } else {
-        let now = jiff::Timestamp::now().as_second();
-        let rows: Vec<_> = tokens.iter().map(|token| token_row(token, now)).collect();
-        context.out.table(&TOKEN_COLUMNS, &rows)?;
-    }
-    Ok(())
+    let list = List {
+        name: "tokens",
+        columns: TOKEN_COLUMNS.to_vec(),
+        row: |token| token_cells(token).iter().map(|cell| display::safe(cell, false)).collect(),
+        titles: titles(["token", "state", "expires", "left", "hosts", "made_by"]),
+        cells: token_cells,
+        nothing: "No join tokens.",
+    };
+    Ok(list.print(&mut context.out, context.shape, &tokens)?)
 }
 
-fn token_row(token: &Token, now: i64) -> Vec<String> {
+fn token_cells(token: &Token) -> Vec<String> {
+    let now = jiff::Timestamp::now().as_second();
     let expired = token.expires.as_ref().is_none_or(|expires| expires.seconds <= now);
     let state = match (token.cancelled, token.uses_left, expired) {
         (true, ..) => "cancelled",
@@ -102,12 +102,12 @@ fn token_row(token: &Token, now: i64) -> Vec<String> {
     };
     let pattern = if token.name_pattern.is_empty() { "*" } else { &token.name_pattern };
     vec![
-        display::safe(&token.id, false),
+        token.id.clone(),
         state.to_owned(),
         time::utc(token.expires.as_ref()),
         format!("{}/{}", token.uses_left, token.uses),
-        display::safe(pattern, false),
-        display::safe(&token.created_by, false),
+        pattern.to_owned(),
+        token.created_by.clone(),
     ]
 }
 
@@ -115,19 +115,18 @@ async fn hosts(context: &mut Context) -> Result<()> {
     let mut client = administration(&context.connection).await?;
     let answer = client.list_hosts(ListHostsRequest {}).await.map_err(|status| explain(&status))?;
     let hosts = answer.into_inner().hosts;
-    if context.json {
-        for host in &hosts {
-            context.out.json(host)?;
-        }
-    } else if hosts.is_empty() {
-        context.out.line("No hosts.")?;
-    } else {
-        context.out.table(&HOST_COLUMNS, &hosts.iter().map(host_row).collect::<Vec<_>>())?;
-    }
-    Ok(())
+    let list = List {
+        name: "hosts",
+        columns: HOST_COLUMNS.to_vec(),
+        row: |host| host_cells(host).iter().map(|cell| display::safe(cell, false)).collect(),
+        titles: titles(["host", "name", "state", "connected", "last_seen", "certificate_expires"]),
+        cells: host_cells,
+        nothing: "No hosts.",
+    };
+    Ok(list.print(&mut context.out, context.shape, &hosts)?)
 }
 
-fn host_row(host: &EnrolledHost) -> Vec<String> {
+fn host_cells(host: &EnrolledHost) -> Vec<String> {
     let state = match host.state() {
         HostState::Active => "active",
         HostState::Cloned => "cloned",
@@ -135,10 +134,10 @@ fn host_row(host: &EnrolledHost) -> Vec<String> {
         HostState::Unspecified => "unknown",
     };
     vec![
-        display::safe(&host.host_id, false),
-        display::safe(&host.name, false),
+        host.host_id.clone(),
+        host.name.clone(),
         state.to_owned(),
-        if host.connected { "yes".to_owned() } else { "no".to_owned() },
+        if host.connected { "yes" } else { "no" }.to_owned(),
         time::utc(host.last_seen.as_ref()),
         time::utc(host.certificate_expires.as_ref()),
     ]
@@ -148,7 +147,7 @@ async fn revoke(context: &mut Context, host: String) -> Result<()> {
     let mut client = administration(&context.connection).await?;
     let answer = client.revoke_host(RevokeHostRequest { host }).await.map_err(|status| explain(&status))?;
     let answer = answer.into_inner();
-    if context.json {
+    if context.is_json()? {
         return Ok(context.out.json(&answer)?);
     }
     let (name, id) = (display::safe(&answer.name, false), display::safe(&answer.host_id, false));

@@ -1,54 +1,73 @@
 //! `buildtrail events` and `buildtrail tail`
 
 use anyhow::Result;
-use buildtrail_proto::v1::{AuditEvent, SearchEventsRequest, TailRequest};
+use buildtrail_proto::v1::{AuditEvent, Order, Search, SearchEventsRequest, TailRequest};
 use tokio_stream::StreamExt as _;
 
-use super::Context;
+use super::{Context, Pages};
 use crate::{
-    args::{Events, Which},
+    args::{EventOrder, Events, Shape, Which},
+    columns,
     connect::explain,
-    describe, display, time,
+    describe, display,
+    list::{List, titles},
+    time,
 };
 
 const COLUMNS: [(&str, usize); 6] =
     [("TIME", 24), ("JOB", 12), ("STEP", 24), ("KIND", 17), ("PROCESS", 24), ("WHAT", usize::MAX)];
+/// Most events in one answer of the collector.
+const PAGE: usize = 10_000;
+
+pub(super) fn list_of_events() -> List<AuditEvent> {
+    List {
+        name: "events",
+        columns: COLUMNS.to_vec(),
+        row,
+        titles: titles(columns::event_titles()),
+        cells: columns::event,
+        nothing: "No events.",
+    }
+}
 
 pub(super) async fn list(context: &mut Context, events: Events) -> Result<u8> {
-    let search = Some(events.which.search(Some(events.period)));
-    let request = SearchEventsRequest { search, limit: events.limit, ..SearchEventsRequest::default() };
-    let answer = context.client().await?.search_events(request).await.map_err(|status| explain(&status))?;
-    let mut answer = answer.into_inner();
-    answer.events.reverse();
-    if context.json {
-        for event in &answer.events {
-            context.out.json(event)?;
-        }
-    } else if answer.events.is_empty() {
-        context.out.line("No events.")?;
-    } else {
-        context.out.table(&COLUMNS, &answer.events.iter().map(row).collect::<Vec<_>>())?;
+    let search: Search = events.which.search(Some(events.period))?;
+    let order = match events.sort {
+        EventOrder::Newest => Order::NewestFirst,
+        EventOrder::Oldest => Order::OldestFirst,
+    };
+    let list = list_of_events();
+    let mut client = context.client().await?;
+    let mut printer = list.begin(&mut context.out, context.shape)?;
+    let mut pages = Pages::new(events.paging, events.limit);
+    while let Some(limit) = pages.next(printer.printed(), PAGE) {
+        let request = SearchEventsRequest {
+            search: Some(search.clone()),
+            limit,
+            cursor: pages.cursor().to_owned(),
+            order: order.into(),
+        };
+        let answer = client.search_events(request).await.map_err(|status| explain(&status))?.into_inner();
+        printer.page(&mut context.out, &answer.events)?;
+        pages.reached(answer.next_cursor);
     }
-    if !answer.next_cursor.is_empty() {
-        context.out.flush()?;
-        eprintln!(
-            "buildtrail: more events match: these are the newest {}; raise --limit",
-            answer.events.len()
-        );
-    }
-    Ok(0)
+    context.end(printer, &pages, "events")
 }
 
 pub(super) async fn tail(context: &mut Context, which: Which) -> Result<u8> {
-    let request = TailRequest { search: Some(which.search(None)) };
+    let request = TailRequest { search: Some(which.search(None)?) };
     let answer = context.client().await?.tail(request).await.map_err(|status| explain(&status))?;
     let mut events = answer.into_inner();
+    if context.shape == Shape::Csv {
+        context.out.csv(columns::event_titles())?;
+        context.out.flush()?;
+    }
     while let Some(event) = events.next().await {
         let event = event.map_err(|status| explain(&status))?;
-        if context.json {
-            context.out.json(&event)?;
-        } else {
-            context.out.line(tail_line(&event))?;
+        match context.shape {
+            Shape::Json | Shape::NdJson => context.out.json(&event)?,
+            Shape::Csv => context.out.csv(columns::event(&event))?,
+            Shape::Table => context.out.line(tail_line(&event))?,
         }
         context.out.flush()?;
     }

@@ -27,7 +27,7 @@ pub(super) async fn run(context: &mut Context, asked: Export) -> Result<u8> {
         let _ = fs::remove_file(&path);
     }
     let bytes = written?;
-    if context.json {
+    if context.is_json()? {
         context.out.json(&serde_json::json!({ "file": shown, "bytes": bytes }))?;
     } else {
         let text = format!("{bytes} bytes in {shown}; `buildtrail verify --bundle {shown}` checks it");

@@ -1,12 +1,19 @@
 //! `buildtrail jobs`
 
 use anyhow::Result;
-use buildtrail_proto::v1::{Condition, JobSummary, ListJobsRequest, Search};
+use buildtrail_proto::v1::{JobSort, JobSummary, ListJobsRequest};
 
-use super::{Context, count};
-use crate::{args::Jobs, connect::explain, describe, display, time};
+use super::{Context, Pages, count};
+use crate::{
+    args::{JobOrder, Jobs},
+    columns,
+    connect::explain,
+    describe, display,
+    list::{List, titles},
+    time,
+};
 
-const COLUMNS: [(&str, usize); 10] = [
+const COLUMNS: [(&str, usize); 11] = [
     ("JOB", 12),
     ("STARTED", 24),
     ("TOOK", 8),
@@ -16,34 +23,44 @@ const COLUMNS: [(&str, usize); 10] = [
     ("SECRETS", 8),
     ("CREDENTIALS", 12),
     ("CONNECTIONS", 12),
+    ("BYTES OUT", 14),
     ("WORKFLOW / JOB", 40),
 ];
+/// Most jobs in one answer of the collector.
+const PAGE: usize = 1000;
 
 pub(super) async fn run(context: &mut Context, jobs: Jobs) -> Result<u8> {
-    let repository = jobs.repository.map(|repository| Condition {
-        field: "repo".into(),
-        values: vec![repository],
-        ..Condition::default()
-    });
-    let search = Search {
-        r#where: repository.into_iter().collect(),
-        since: jobs.period.since,
-        until: jobs.period.until,
-        ..Search::default()
+    let search = jobs.which.search(Some(jobs.period))?;
+    let sort = match jobs.sort {
+        JobOrder::Started => JobSort::Started,
+        JobOrder::Duration => JobSort::Duration,
+        JobOrder::Events => JobSort::Events,
+        JobOrder::BytesOut => JobSort::BytesOut,
     };
-    let request = ListJobsRequest { search: Some(search), limit: jobs.limit, ..ListJobsRequest::default() };
-    let answer = context.client().await?.list_jobs(request).await.map_err(|status| explain(&status))?;
-    let found = answer.into_inner().jobs;
-    if context.json {
-        for job in &found {
-            context.out.json(job)?;
-        }
-    } else if found.is_empty() {
-        context.out.line("No jobs.")?;
-    } else {
-        context.out.table(&COLUMNS, &found.iter().map(row).collect::<Vec<_>>())?;
+    let list = List {
+        name: "jobs",
+        columns: COLUMNS.to_vec(),
+        row,
+        titles: titles(columns::JOB_TITLES),
+        cells: columns::job,
+        nothing: "No jobs.",
+    };
+    let mut client = context.client().await?;
+    let mut printer = list.begin(&mut context.out, context.shape)?;
+    let mut pages = Pages::new(jobs.paging, jobs.limit);
+    while let Some(limit) = pages.next(printer.printed(), PAGE) {
+        let request = ListJobsRequest {
+            search: Some(search.clone()),
+            limit,
+            cursor: pages.cursor().to_owned(),
+            sort: sort.into(),
+            reversed: jobs.reverse,
+        };
+        let answer = client.list_jobs(request).await.map_err(|status| explain(&status))?.into_inner();
+        printer.page(&mut context.out, &answer.jobs)?;
+        pages.reached(answer.next_cursor);
     }
-    Ok(0)
+    context.end(printer, &pages, "jobs")
 }
 
 fn row(summary: &JobSummary) -> Vec<String> {
@@ -60,6 +77,7 @@ fn row(summary: &JobSummary) -> Vec<String> {
         count(&summary.counts, "secret.access"),
         count(&summary.counts, "credential.use"),
         count(&summary.counts, "connection.opened"),
+        summary.bytes_out.to_string(),
         format!("{} / {}", safe(&job.workflow), safe(&job.name)),
     ]
 }

@@ -11,8 +11,9 @@ use buildtrail_proto::{
     },
 };
 
-use super::{Context, count};
+use super::{Context, count, events};
 use crate::{
+    args::Shape,
     connect::explain,
     describe, display,
     output::{Output, Tone},
@@ -38,9 +39,16 @@ pub(super) async fn run(context: &mut Context, job_id: String) -> Result<u8> {
     let request = GetJobRequest { job_id };
     let mut client = context.client().await?;
     let answer = client.get_job(request).await.map_err(|status| explain(&status))?.into_inner();
-    if context.json {
-        context.out.json(&answer)?;
-        return Ok(0);
+    match context.shape {
+        Shape::Table => {}
+        Shape::Json | Shape::NdJson => {
+            context.out.json(&answer)?;
+            return Ok(0);
+        }
+        Shape::Csv => {
+            events::list_of_events().print(&mut context.out, Shape::Csv, &answer.timeline)?;
+            return Ok(0);
+        }
     }
     let summary = answer.summary.as_ref().context("the collector's answer holds no job")?;
     let losses = client.search_events(losses_during(summary)).await.map_err(|status| explain(&status))?;
@@ -63,7 +71,7 @@ fn losses_during(summary: &JobSummary) -> SearchEventsRequest {
     let until =
         summary.last_event.map(|last| Timestamp { seconds: last.seconds + LOSS_REPORT_SECONDS, ..last });
     let search = Search {
-        r#where: vec![is("kind", &["loss"]), is("host", &[&summary.host_id])],
+        r#where: vec![is("kind", &["loss"]), is("host", &[&buildtrail_query::exactly(&summary.host_id)])],
         since: summary.first_event,
         until,
         ..Search::default()

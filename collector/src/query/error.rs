@@ -21,8 +21,8 @@ pub(crate) enum QueryError {
     AmbiguousJob { prefix: String, ids: Vec<String> },
     #[error("{0}")]
     Forbidden(Forbidden),
-    #[error("too many live tails; end one or raise limits.max_tails")]
-    Busy,
+    #[error("{0}")]
+    Busy(&'static str),
     #[error(transparent)]
     TimedOut(StoreError),
     /// The reason is in the collector's own log.
@@ -56,7 +56,7 @@ impl From<QueryError> for Status {
             | QueryError::AmbiguousJob { .. } => Self::invalid_argument(text),
             QueryError::NoJob(_) => Self::not_found(text),
             QueryError::Forbidden(_) => Self::permission_denied(text),
-            QueryError::Busy => Self::resource_exhausted(text),
+            QueryError::Busy(_) => Self::resource_exhausted(text),
             QueryError::TimedOut(_) => Self::deadline_exceeded(text),
             QueryError::Failed => Self::internal(text),
         }

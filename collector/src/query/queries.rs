@@ -166,7 +166,7 @@ impl Queries {
         person.require(Action::Read)?;
         let Ok(place) = self.tails.clone().try_acquire_owned() else {
             self.health.refuse(Refusal::Busy, person, "limits.max_tails is reached");
-            return Err(QueryError::Busy);
+            return Err(QueryError::Busy("too many live tails; end one or raise limits.max_tails"));
         };
         if search.since.is_some() || search.until.is_some() {
             return Err(QueryError::Asked("a tail shows what is to come; leave since and until out".into()));

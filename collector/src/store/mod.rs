@@ -11,6 +11,7 @@ mod cells;
 mod dictionary;
 mod growth;
 mod hosts;
+mod hunt;
 mod identity;
 mod indexer;
 mod jobs;
@@ -42,11 +43,12 @@ use prost::Message as _;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
 pub(crate) use aggregate::{By, Counted, Group, Tally};
+pub(crate) use hunt::UsedSecret;
 pub(crate) use indexer::{LiveEvents, run as run_indexer};
 pub(crate) use jobs::{JobKey, JobOrder, JobRow, Resolved};
 pub(crate) use places::{ActSelection, JobRecords};
 pub(crate) use reader::{Asked, Reader};
-pub(crate) use search::{Bounds, Order, Position};
+pub(crate) use search::{Bounds, Order, Page, Position};
 
 use dictionary::Known;
 

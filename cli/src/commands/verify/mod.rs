@@ -4,7 +4,7 @@ mod live;
 mod offline;
 mod seen;
 
-use std::{fs, io, path::Path};
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 use buildtrail_evidence::{
@@ -26,7 +26,7 @@ const INCOMPLETE: u8 = 5;
 pub(super) async fn run(context: &mut Context, asked: Verify) -> Result<u8> {
     if asked.trust_collector {
         let answer = context.client().await?.verify(VerifyRequest {}).await;
-        return Ok(report(context, &answer.map_err(|status| explain(&status))?.into_inner())?);
+        return report(context, &answer.map_err(|status| explain(&status))?.into_inner());
     }
     let trust = Trust {
         log_key: asked.log_key.as_deref().map(log_key).transpose()?,
@@ -73,18 +73,18 @@ fn policy(path: &Path) -> Result<Policy> {
     Policy::parse(&text).with_context(|| path.display().to_string())
 }
 
-fn report(context: &mut Context, found: &VerifyResponse) -> io::Result<u8> {
+fn report(context: &mut Context, found: &VerifyResponse) -> Result<u8> {
     let complete = found.hosts.iter().all(|host| host.complete && host.lost == 0);
     let code = match (found.problems.is_empty(), complete) {
         (false, _) => TAMPERED,
         (true, false) => INCOMPLETE,
         (true, true) => 0,
     };
-    let out = &mut context.out;
-    if context.json {
-        out.json(found)?;
+    if context.is_json()? {
+        context.out.json(found)?;
         return Ok(code);
     }
+    let out = &mut context.out;
     for host in &found.hosts {
         let tone = if host.complete && host.lost == 0 { Tone::Good } else { Tone::Bad };
         out.toned_line(tone, display::safe(&host.statement, true))?;
