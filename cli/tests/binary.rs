@@ -31,6 +31,7 @@ use buildtrail_proto::{
         query_server::{Query, QueryServer},
     },
 };
+use buildtrail_query::testing::hostile_events;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_stream::{Stream, wrappers::TcpListenerStream};
@@ -45,6 +46,7 @@ const JOB: &str = "3f9a0c11d2e45566778899aabbccddee";
 struct Canned {
     asked: Mutex<Vec<Search>>,
     tokens: Mutex<Vec<String>>,
+    hostile: bool,
     problems: Vec<String>,
     incomplete: bool,
     lost: u64,
@@ -125,10 +127,21 @@ fn events() -> Vec<AuditEvent> {
     ]
 }
 
+impl Canned {
+    fn events(&self) -> Vec<AuditEvent> {
+        if self.hostile { hostile_events() } else { events() }
+    }
+
+    fn summary(&self) -> JobSummary {
+        let job = self.events().swap_remove(0).job;
+        JobSummary { job, ..summary() }
+    }
+}
+
 #[tonic::async_trait]
 impl Query for Canned {
     async fn list_jobs(&self, _: Request<ListJobsRequest>) -> Result<Response<ListJobsResponse>, Status> {
-        Ok(Response::new(ListJobsResponse { jobs: vec![summary()], ..Default::default() }))
+        Ok(Response::new(ListJobsResponse { jobs: vec![self.summary()], ..Default::default() }))
     }
 
     /// Two events a page, as often as is asked for; the page behind the cursor "end" is the last one.
@@ -144,8 +157,12 @@ impl Query for Canned {
             search.r#where.iter().filter(|it| it.field == "kind").flat_map(|it| &it.values).collect();
         let is_narrow = !kinds.is_empty();
         let wanted = |event: &AuditEvent| !is_narrow || kinds.iter().any(|kind| *kind == event.kind());
-        let events: Vec<_> = events().into_iter().filter(wanted).collect();
-        let limit = usize::try_from(request.limit).unwrap().min(if is_narrow { usize::MAX } else { 2 });
+        let events: Vec<_> = self.events().into_iter().filter(wanted).collect();
+        let limit = usize::try_from(request.limit).unwrap().min(if is_narrow || self.hostile {
+            usize::MAX
+        } else {
+            2
+        });
         let next_cursor = match request.cursor.as_str() {
             "" => "second\u{1b}",
             "second\u{1b}" => "end",
@@ -192,17 +209,22 @@ impl Query for Canned {
     type TailStream = Pin<Box<dyn Stream<Item = Result<AuditEvent, Status>> + Send>>;
 
     async fn tail(&self, _: Request<TailRequest>) -> Result<Response<Self::TailStream>, Status> {
-        Ok(Response::new(Box::pin(tokio_stream::iter(events().into_iter().map(Ok)))))
+        Ok(Response::new(Box::pin(tokio_stream::iter(self.events().into_iter().map(Ok)))))
     }
 
     async fn get_job(&self, request: Request<GetJobRequest>) -> Result<Response<GetJobResponse>, Status> {
         if !JOB.starts_with(&request.into_inner().job_id) {
             return Err(Status::not_found("no job has this id\u{1b}[31m"));
         }
-        let step = events()[0].step.clone();
+        let step = self.events()[0].step.clone();
         let counts = [("secret.access".to_owned(), 1)].into();
         let steps = vec![StepSummary { step, first_event: Some(at(1)), last_event: Some(at(2)), counts }];
-        Ok(Response::new(GetJobResponse { summary: Some(summary()), steps, timeline: events(), more: false }))
+        Ok(Response::new(GetJobResponse {
+            summary: Some(self.summary()),
+            steps,
+            timeline: self.events(),
+            more: false,
+        }))
     }
 
     async fn verify(&self, _: Request<VerifyRequest>) -> Result<Response<VerifyResponse>, Status> {
@@ -480,6 +502,35 @@ fn no_csv_holds_a_formula_or_a_raw_control_character() {
     let output = scene.run(&["verify", "--trust-collector", "--csv"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("use --json"));
+}
+
+#[test]
+fn hostile_events_do_nothing_in_any_view_and_form() {
+    let scene = Scene::new(Canned { hostile: true, ..Canned::default() });
+    let count = hostile_events().len();
+    for view in [&["jobs"][..], &["events", "--limit", "10000"], &["tail"], &["show", JOB], &["secrets"]] {
+        for form in [&[][..], &["--json"], &["--ndjson"], &["--csv"]] {
+            let output = scene.run(&[view, form].concat());
+            assert_eq!(output.status.code(), Some(0), "{view:?} {form:?}: {}", stderr(&output));
+            let text = String::from_utf8(output.stdout).unwrap();
+            let ends = if form == ["--csv"] { &['\n', '\r'][..] } else { &['\n'] };
+            let bad = text.chars().find(|char| {
+                (char.is_control() && !ends.contains(char))
+                    || matches!(
+                        char,
+                        '\u{202e}' | '\u{2066}' | '\u{200b}' | '\u{feff}' | '\u{e0041}' | '\u{301}'
+                    )
+            });
+            assert_eq!(bad, None, "{view:?} {form:?}");
+            let lines = text.lines().count();
+            match (view[0], form) {
+                ("events", ["--csv"]) => assert_eq!(lines, count + 1),
+                ("events" | "tail", ["--ndjson"]) => assert_eq!(lines, count),
+                ("tail", []) => assert_eq!(lines, count, "no event takes two lines"),
+                _ => {}
+            }
+        }
+    }
 }
 
 #[test]
