@@ -168,7 +168,7 @@ impl Query for Canned {
             "second\u{1b}" => "end",
             _ => "",
         };
-        let next_cursor = if is_narrow { String::new() } else { next_cursor.to_owned() };
+        let next_cursor = if is_narrow || self.hostile { String::new() } else { next_cursor.to_owned() };
         self.asked.lock().unwrap().push(search);
         let events = events.into_iter().take(limit).collect();
         Ok(Response::new(SearchEventsResponse { events, next_cursor, reached: None }))
