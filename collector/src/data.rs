@@ -63,12 +63,14 @@ pub(crate) fn open(config: &Config, on_loss: OnLoss) -> Result<Data, ServeError>
 
     let mut store = Store::open(&config.index_file())?;
     let indexed = store.catch_up(&log, lost)?;
+    store.end_rebuilding()?;
     let published = keeper.catch_up(&log)?;
     tracing::info!(records = log.end().0, newly_indexed = indexed, "log opened");
     Ok(Data { log, store, keeper, published })
 }
 
-/// Makes the index anew from the log; the collector must be stopped. Returns how many records the log has. Blocks.
+/// Makes the index anew from the log; the collector must be stopped. Returns how many records the log has. Blocks. When it
+/// is ended before its end, the next call, or the next start, goes on there.
 ///
 /// # Errors
 /// The log is in use or cannot be read, or the disk refuses.
@@ -77,8 +79,9 @@ pub fn reindex(config: &Config) -> Result<u64, ServeError> {
     let (log, recovery) = RecordLog::open(&config.log_directory(), limits)?;
     report(&recovery);
     let mut store = Store::open(&config.index_file())?;
-    store.reset()?;
+    store.begin_rebuilding()?;
     store.catch_up(&log, !recovery.is_clean())?;
+    store.end_rebuilding()?;
     Ok(log.end().0)
 }
 

@@ -5,6 +5,7 @@
 //! announces.
 
 mod bench;
+mod bench_query;
 mod bench_verify;
 mod compile;
 mod lint;
@@ -99,6 +100,12 @@ enum Bench {
         #[arg(long, default_value_t = 1_024_000, value_parser = clap::value_parser!(u64).range(1000..=100_000_000))]
         events: u64,
     },
+    /// How fast fifty people are answered over a month of events while hosts go on sending
+    Query {
+        /// Events in the index
+        #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(10_000..=100_000_000))]
+        events: u64,
+    },
     /// How many events a second the agent's spool takes and makes durable
     Spool {
         /// How many events to push
@@ -141,6 +148,7 @@ fn run(task: &Task) -> Result<bool> {
         Task::Bench { what } => match what {
             Bench::Idle { seconds } => bench::idle(&workspace, *seconds),
             Bench::Verify { events } => bench_verify::run(&workspace, *events),
+            Bench::Query { events } => bench_query::run(&workspace, *events),
             Bench::Spool { events } => bench::way(&workspace, "spool", "--events", *events),
             Bench::Delivery { seconds } => bench::way(&workspace, "delivery", "--seconds", *seconds),
         },

@@ -114,9 +114,9 @@ impl Asked {
         let Some(values) = dictionary::accepted(&self.connection, field, MAX_VALUES, accept)? else {
             return Ok(None);
         };
-        // One event may have several values, and be asked for by one and counted by another.
-        let one_value_each = field.is_single() || (first.is_none() && values.len() == 1);
+        // Where an event may have several values, one condition may accept one of them and another refuse the next.
         let asked_once = conditions.len() <= 1 && conditions.iter().all(|it| !it.is_negated());
+        let each_counts_once = field.is_single() || (asked_once && (first.is_some() || values.len() == 1));
         let by_address = field == Field::Dest
             && match conditions.first() {
                 Some(condition) => {
@@ -126,7 +126,7 @@ impl Asked {
                 None => false,
             };
         let has_value = first.is_some() || conditions.iter().any(|it| !it.is_negated());
-        let exact = (one_value_each || (first.is_some() && asked_once)) && !by_address && has_value;
+        let exact = each_counts_once && has_value && !by_address;
         Ok(exact.then_some(Rollup::Values { values, heads: first.is_some() }))
     }
 }

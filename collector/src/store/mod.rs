@@ -131,6 +131,24 @@ impl Store {
         Ok(())
     }
 
+    /// Throws everything away to be indexed anew, unless that was begun before and broke off: then it goes on there.
+    pub(crate) fn begin_rebuilding(&mut self) -> Result<(), StoreError> {
+        let begun = self.connection.query_row("SELECT rebuilding FROM state", [], |row| row.get(0))?;
+        if begun {
+            tracing::info!(from = self.next_record()?.0, "going on where making the index anew broke off");
+            return Ok(());
+        }
+        self.reset()?;
+        self.connection.execute("UPDATE state SET rebuilding = 1", [])?;
+        Ok(())
+    }
+
+    /// Notes that everything is indexed.
+    pub(crate) fn end_rebuilding(&mut self) -> Result<(), StoreError> {
+        self.connection.execute("UPDATE state SET rebuilding = 0", [])?;
+        Ok(())
+    }
+
     /// A reader of the same index.
     pub(crate) fn reader(&self) -> Reader {
         Reader::new(self.path.clone())
@@ -300,3 +318,6 @@ fn remove(path: &Path) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod model_tests;

@@ -1,5 +1,7 @@
 //! Bringing the index up to the end of the log, at start.
 
+use std::time::{Duration, Instant};
+
 use buildtrail_evidence::{
     batch,
     digest::Digest,
@@ -12,8 +14,8 @@ use crate::ledger::{Item, ItemEntry};
 
 /// Records per transaction.
 const GROUP: usize = 256;
-/// Records between two progress messages.
-const PROGRESS: u64 = 50_000;
+/// Between two progress messages.
+const PROGRESS: Duration = Duration::from_secs(3);
 
 impl Store {
     /// Indexes what the log holds and the index does not. `log_was_cut` says that opening the log found damage.
@@ -26,7 +28,7 @@ impl Store {
         }
         let from = self.next_record()?;
         let mut waiting = Vec::with_capacity(GROUP);
-        let mut done = 0;
+        let (mut done, mut told) = (0, Instant::now());
         for entry in log.reader(from)? {
             match entry? {
                 Entry::Record { index, payload } => {
@@ -48,12 +50,11 @@ impl Store {
             if waiting.len() >= GROUP {
                 self.flush(&mut waiting)?;
             }
-            if done % PROGRESS == 0 {
-                tracing::info!(
-                    done,
-                    remaining = log.end().0.saturating_sub(from.0 + done),
-                    "indexing the log"
-                );
+            if told.elapsed() >= PROGRESS {
+                told = Instant::now();
+                let (at, end) = (from.0 + done, log.end().0);
+                let percent = at.saturating_mul(100) / end.max(1);
+                tracing::info!(records = at, of = end, percent, "indexing the log");
             }
         }
         self.flush(&mut waiting)?;

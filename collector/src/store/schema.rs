@@ -2,16 +2,18 @@
 
 /// Raised with every change of [`TABLES`]: an index of another version is made anew from the log. Raised as
 /// well when the values of events change their meaning ([`buildtrail_query::values`]).
-pub(super) const VERSION: i64 = 4;
+pub(super) const VERSION: i64 = 5;
 
 /// Times are nanoseconds since 1970. 64-bit unsigned numbers are stored by their bits.
 const TABLES: &str = "
 CREATE TABLE state (
     next_record INTEGER NOT NULL,
     origin BLOB,
-    damaged INTEGER NOT NULL
+    damaged INTEGER NOT NULL,
+    -- `reindex` has begun and not come to its end.
+    rebuilding INTEGER NOT NULL
 );
-INSERT INTO state VALUES (0, NULL, 0);
+INSERT INTO state VALUES (0, NULL, 0, 0);
 
 CREATE TABLE hosts (
     id INTEGER PRIMARY KEY,

@@ -101,6 +101,23 @@ fn an_index_of_another_version_is_made_anew() {
 }
 
 #[test]
+fn making_the_index_anew_goes_on_where_it_broke_off() {
+    let (directory, mut store) = store();
+    let mut sealer = sealer();
+    store.apply(&[item(1, sealed(&mut sealer, "b1", "j1"))]).unwrap();
+    store.begin_rebuilding().unwrap();
+    assert_eq!((store.next_record().unwrap(), count(&store, "events")), (RecordIndex(0), 0));
+    store.apply(&[host_item()]).unwrap();
+    drop(store);
+    let mut store = Store::open(&directory.path().join("index.sqlite")).unwrap();
+    store.begin_rebuilding().unwrap();
+    assert_eq!((store.next_record().unwrap(), count(&store, "hosts")), (RecordIndex(1), 1));
+    store.end_rebuilding().unwrap();
+    store.begin_rebuilding().unwrap();
+    assert_eq!(count(&store, "hosts"), 0, "it had come to its end, so it begins again");
+}
+
+#[test]
 fn damage_lets_every_host_go_on_once() {
     let (_directory, mut store) = store();
     store.mark_damaged(RecordIndex(9)).unwrap();

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use axum::http::Uri;
 use form_urlencoded::{Serializer, parse};
 
 /// Longest value that is taken from an address.
@@ -47,7 +48,7 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    pub(super) fn of(uri: &axum::http::Uri) -> Self {
+    pub(super) fn of(uri: &Uri) -> Self {
         let query = parse(uri.query().unwrap_or_default().as_bytes())
             .filter(|(_, value)| value.len() <= MAX_VALUE)
             .map(|(name, value)| (name.into_owned(), value.into_owned()))
