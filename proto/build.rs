@@ -6,7 +6,7 @@ use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let files =
-        ["event", "batch", "bundle", "export", "ledger", "ingest", "enrol", "query", "identity", "hunt"]
+        ["event", "batch", "bundle", "export", "ledger", "ingest", "enrol", "query", "identity", "hunt", "access"]
             .map(|name| format!("buildtrail/v1/{name}.proto"));
     for file in &files {
         println!("cargo:rerun-if-changed={file}");

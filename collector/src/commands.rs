@@ -1,5 +1,7 @@
 //! The commands of the program: each calls the library and says what it did.
 
+mod admin;
+
 use std::{
     fs, io,
     io::Write as _,
@@ -33,6 +35,9 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Receive batches and answer questions until SIGTERM or SIGINT.
+    ///
+    /// Without any certificate, the first start makes an authority in the folder tls of the data directory and says so.
+    #[command(visible_alias = "run")]
     Serve {
         /// Settings file; without it the defaults that `config` prints.
         #[arg(long, value_name = "FILE")]
@@ -60,6 +65,9 @@ enum Command {
     Witness(Witness),
     /// Print the settings file with every key, its meaning and its default.
     Config,
+    /// Local administrators, who sign in when the identity provider cannot be reached (docs/access.md).
+    #[command(subcommand)]
+    Admin(admin::Admin),
     /// Make certificates: an authority, and what it issues to hosts and readers.
     #[command(subcommand)]
     Ca(Ca),
@@ -144,6 +152,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         }
         Command::Witness(arguments) => witness(arguments),
         Command::Config => say(DOCUMENTED.trim_end()),
+        Command::Admin(command) => admin::run(command),
         Command::Ca(Ca::Init { dir, name }) => {
             ca::init(&dir, &name)?;
             say(&format!("made an authority and the collector's certificate in {}", dir.display()))

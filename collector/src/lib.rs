@@ -8,6 +8,7 @@
 //! derived from it and can be deleted at any time. [`enrol`] decides which hosts there are.
 //! Must never acknowledge what is not on disk, let one peer disturb another, or speak without TLS.
 
+pub mod access;
 pub mod ca;
 pub mod config;
 pub mod enrol;
@@ -15,8 +16,6 @@ pub mod health;
 pub mod server;
 pub mod witness;
 
-#[allow(dead_code, reason = "people can sign in with the next changes")]
-mod access;
 mod acts;
 mod api;
 mod dark;

@@ -22,8 +22,10 @@ use x509_parser::{
 };
 
 use crate::{
+    access::{LOCAL, SSO},
     enrol::{Reason, refuse},
     health::{Health, Refusal},
+    tls::Stay,
 };
 
 /// Prefix of a host's role.
@@ -40,7 +42,7 @@ pub(crate) enum Peer {
     Reader(String),
     /// May do what readers may, and decide which hosts there are.
     Admin(String),
-    /// No certificate: may enrol, and nothing else.
+    /// No certificate: may enrol, or sign in, and nothing else.
     Anonymous,
     /// A certificate of our authority that gives no role here; says why.
     Nobody(&'static str),
@@ -129,6 +131,8 @@ fn role(certificate: &X509Certificate<'_>, der: &[u8]) -> Result<Peer, &'static 
         })));
     }
     let of_role = |prefix| uri.strip_prefix(prefix).filter(|name| is_valid_id(name)).map(str::to_owned);
+    // Names with these beginnings are people's who sign in.
+    let of_role = |prefix| of_role(prefix).filter(|name| !name.starts_with(LOCAL) && !name.starts_with(SSO));
     let person = of_role(READER_URI).map(Peer::Reader).or_else(|| of_role(ADMIN_URI).map(Peer::Admin));
     person.ok_or("its role is neither host, reader nor admin")
 }
@@ -151,6 +155,8 @@ fn ed25519_key(certificate: &X509Certificate<'_>) -> Result<HostPublicKey, &'sta
 pub(crate) struct PeerInfo {
     pub(crate) peer: Arc<Peer>,
     pub(crate) address: SocketAddr,
+    /// For when a person is recognised on the connection.
+    pub(crate) stay: Arc<Stay>,
 }
 
 /// Where a request came from, for people.

@@ -14,9 +14,10 @@ use buildtrail_evidence::{
     },
 };
 use buildtrail_proto::v1::{
-    CollectorStopped, administration_server::AdministrationServer, collector_entry::Act,
-    enrolment_server::EnrolmentServer, export_server::ExportServer, hunting_server::HuntingServer,
-    identity_server::IdentityServer, ingest_server::IngestServer, query_server::QueryServer,
+    CollectorStopped, access_server::AccessServer, administration_server::AdministrationServer,
+    collector_entry::Act, enrolment_server::EnrolmentServer, export_server::ExportServer,
+    hunting_server::HuntingServer, identity_server::IdentityServer, ingest_server::IngestServer,
+    query_server::QueryServer,
 };
 use tokio::{
     net::TcpListener,
@@ -32,8 +33,8 @@ use tonic::{
 };
 
 use crate::{
-    access::{Access, gate},
-    acts::{self, Acts, MAX_TEXT, Questions},
+    access::{self, Access, OidcError, gate},
+    acts::{self, Acts, Failures, MAX_TEXT, Questions},
     api::{self, Api},
     config::Config,
     dark::{self, Watch},
@@ -69,6 +70,8 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 const STREAMS_PER_CONNECTION: u32 = 16;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Of one request.
+const MAX_HEADER_BYTES: u32 = 32 << 10;
 /// What a question may hold.
 const MAX_QUESTION_BYTES: usize = 64 << 10;
 /// What the protobuf framing of a batch adds at most.
@@ -83,7 +86,10 @@ pub enum ServeError {
     /// The authority's key.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
-    /// The record of hosts and join tokens.
+    /// Single sign-on.
+    #[error(transparent)]
+    Oidc(#[from] OidcError),
+    /// The record of hosts, people and tokens.
     #[error(transparent)]
     Control(#[from] ControlError),
     /// The data directory could not be made.
@@ -173,6 +179,8 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
 /// # Errors
 /// As [`start`].
 pub async fn start_with(config: Config, on_loss: OnLoss) -> Result<Running, ServeError> {
+    let mut config = config;
+    (config.tls, config.enrol.authority_key) = tls::files_of(&config)?;
     let files = tls::Files::read(&config.tls)?;
     let opening = config.clone();
     let opened = tokio::task::spawn_blocking(move || data::open(&opening, on_loss)).await;
@@ -186,12 +194,16 @@ pub async fn start_with(config: Config, on_loss: OnLoss) -> Result<Running, Serv
     let health = Arc::new(Health::default());
     let (stop, stopping) = watch::channel(false);
     let workers = Workers::start(data, &config, &health, &stopping)?;
+    let (acts, failures) = (workers.background.acts.clone(), workers.sign_ins.clone());
+    let access = Access::new(&config, files.names(), acts, failures, health.clone())?;
+    tokio::spawn(access::record_left_acts(access.clone(), stopping.clone()));
     let enrolment = enrolment(&config, &files, &workers.background.acts, &health)?;
-    let acceptor = files.acceptor(config.enrol.authority_key.is_some())?;
-    let connections = tls::accept(listener, acceptor, config.limits.max_connections, health.clone());
+    let acceptor = files.acceptor(config.enrol.authority_key.is_some(), config.web.enabled)?;
+    let places = tls::Places::new(config.limits.max_connections, config.web.enabled);
+    let connections = tls::accept(listener, acceptor, places, health.clone());
     let acts = workers.background.acts.clone();
     let identity = oidc_identity::Service::new(&config.identity_issuers, acts, health.clone())?;
-    let router = router(&config, &workers, enrolment, Access::default(), &health, &stopping, identity);
+    let router = router(&config, &workers, enrolment, access, &health, &stopping, identity);
     let serving = tokio::spawn(serve(router, connections, workers.background, stop.clone(), health.clone()));
     tracing::info!(%address, data_directory = %config.data_directory.display(), "listening");
     Ok(Running { address, health, stop, serving })
@@ -218,6 +230,8 @@ struct Workers {
     reader: Reader,
     questions: Arc<Questions>,
     watch: Arc<Watch>,
+    /// Those that failed.
+    sign_ins: Arc<Failures>,
     published: Published,
     witnesses: Statements,
     log_key: NoteKey,
@@ -252,6 +266,7 @@ impl Workers {
         let (failed, failures) = mpsc::unbounded_channel();
         let (acts, desk) = Acts::new();
         let questions = Arc::new(Questions::new(acts.clone()));
+        let sign_ins = Arc::new(Failures::new(acts.clone()));
 
         let patience = Duration::from_secs(config.hosts.dark_after_seconds);
         let watch = Arc::new(Watch::new(patience, store.watched_hosts()?));
@@ -285,14 +300,27 @@ impl Workers {
             limit,
         };
         tokio::spawn(retention.run(stopping.clone()));
-        let notes = acts::notes(acts.clone(), questions.clone(), health.clone(), stopping.clone());
+        let notes =
+            acts::notes(acts.clone(), questions.clone(), sign_ins.clone(), health.clone(), stopping.clone());
         let background = Background {
             failures,
             acts,
             notes: tokio::spawn(notes),
             tasks: vec![clerk, writing, indexing, keeping],
         };
-        Ok(Self { ledger, live, reader, questions, watch, published, witnesses, log_key, signer, background })
+        Ok(Self {
+            ledger,
+            live,
+            reader,
+            questions,
+            watch,
+            sign_ins,
+            published,
+            witnesses,
+            log_key,
+            signer,
+            background,
+        })
     }
 }
 
@@ -379,9 +407,15 @@ fn router(
     .add_service(
         HuntingServer::new(hunting).max_decoding_message_size(hunt::MAX_FILE_BYTES + MAX_QUESTION_BYTES),
     )
+    .add_service(AccessServer::new(access.clone()).max_decoding_message_size(MAX_QUESTION_BYTES))
     .add_service(QueryServer::from_arc(query).max_decoding_message_size(MAX_QUESTION_BYTES));
-    let http = query::files::router(files).merge(web::router(web)).merge(api::router(api));
+    let mut http = query::files::router(files).merge(api::router(api));
+    if config.web.enabled {
+        http = http.merge(access::router(access.clone())).merge(web::router(web));
+    }
     Server::builder()
+        .accept_http1(config.web.enabled)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_concurrent_streams(STREAMS_PER_CONNECTION)

@@ -3,7 +3,7 @@
 use crate::v1::{CollectorEntry, collector_entry::Act};
 
 /// Every word that [`CollectorEntry::kind`] can say.
-pub const ACT_KINDS: [&str; 23] = [
+pub const ACT_KINDS: [&str; 31] = [
     "collector.started",
     "collector.stopped",
     "log.damaged",
@@ -26,6 +26,14 @@ pub const ACT_KINDS: [&str; 23] = [
     "disk.full",
     "disk.back",
     "identity.checked",
+    "person.signed_in",
+    "person.sign_in_failed",
+    "person.signed_out",
+    "api_token.created",
+    "api_token.revoked",
+    "person.revoked",
+    "admin.changed",
+    "person.rights_changed",
     "unknown",
 ];
 
@@ -57,6 +65,14 @@ impl CollectorEntry {
             Some(Act::DiskFull(_)) => "disk.full",
             Some(Act::DiskBack(_)) => "disk.back",
             Some(Act::IdentityChecked(_)) => "identity.checked",
+            Some(Act::SignedIn(_)) => "person.signed_in",
+            Some(Act::SignInFailed(_)) => "person.sign_in_failed",
+            Some(Act::SignedOut(_)) => "person.signed_out",
+            Some(Act::ApiTokenCreated(_)) => "api_token.created",
+            Some(Act::ApiTokenRevoked(_)) => "api_token.revoked",
+            Some(Act::PersonRevoked(_)) => "person.revoked",
+            Some(Act::AdministratorChanged(_)) => "admin.changed",
+            Some(Act::RightsChanged(_)) => "person.rights_changed",
             None => "unknown",
         }
     }

@@ -36,6 +36,18 @@ impl Scope {
         }
     }
 
+    /// Whether all that the other scope shows is in this one, too. Of scopes that overlap in odd ways it may say no.
+    #[must_use]
+    pub fn includes(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Everything, _) => true,
+            (Self::Repositories(_), Self::Everything) => false,
+            (Self::Repositories(ours), Self::Repositories(theirs)) => {
+                theirs.iter().all(|theirs| ours.iter().any(|ours| ours.includes(theirs)))
+            }
+        }
+    }
+
     /// Whether hosts, events outside of jobs and the collector's acts may be seen.
     #[must_use]
     pub fn is_everything(&self) -> bool {
@@ -70,6 +82,14 @@ pub struct RepositoryGlob {
 )]
 pub struct RepositoryGlobError(String);
 
+impl RepositoryGlob {
+    /// A * takes in whatever stands in its place, wildcards as well; a ? must not take a * for one character.
+    fn includes(&self, other: &Self) -> bool {
+        let literal = !other.text.contains(['*', '?']);
+        self.text == other.text || (literal || !self.text.contains('?')) && self.pattern.matches(&other.text)
+    }
+}
+
 impl FromStr for RepositoryGlob {
     type Err = RepositoryGlobError;
 
@@ -98,6 +118,35 @@ mod tests {
             job: Some(Job { repository: repository.into(), ..Job::default() }),
             ..AuditEvent::default()
         }
+    }
+
+    #[test]
+    fn a_scope_includes_another_only_if_it_shows_all_of_it() {
+        let of =
+            |globs: &[&str]| Scope::Repositories(globs.iter().map(|glob| glob.parse().unwrap()).collect());
+        for (ours, theirs) in [
+            (&["acme/*"][..], &["acme/x"][..]),
+            (&["acme/*"], &["acme/*"]),
+            (&["acme/*"], &["acme/web-?", "acme/*-test"]),
+            (&["acme/?"], &["acme/x", "acme/?"]),
+            (&["*"], &["*/x", "a/b"]),
+            (&["a/b"], &[]),
+        ] {
+            assert!(
+                of(ours).includes(&of(theirs)) && Scope::Everything.includes(&of(theirs)),
+                "{ours:?} {theirs:?}"
+            );
+        }
+        for (ours, theirs) in [
+            (&["acme/?"][..], &["acme/*"][..]),
+            (&["acme/x"], &["acme/*"]),
+            (&["acme/*"], &["acme/x", "other/x"]),
+            (&["acme/*"], &["*"]),
+            (&[], &["acme/x"]),
+        ] {
+            assert!(!of(ours).includes(&of(theirs)), "{ours:?} {theirs:?}");
+        }
+        assert!(!of(&["*"]).includes(&Scope::Everything));
     }
 
     #[test]

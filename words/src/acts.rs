@@ -56,6 +56,21 @@ pub fn what(entry: &CollectorEntry) -> String {
         Act::IdentityChecked(act) => identity(act),
         Act::DiskFull(act) => format!("{} bytes free: {}", act.free_bytes, act.reason),
         Act::DiskBack(act) => format!("{} bytes free, {} batches were refused", act.free_bytes, act.refused),
+        Act::SignedIn(act) => {
+            let how = if act.recovery_code { ", with a recovery code" } else { "" };
+            format!("{} from {}: {} of {}{how}", act.person, act.peer, act.role, act.scope)
+        }
+        Act::SignInFailed(act) => {
+            format!("{} times as {:?}, first from {}: {}", act.count, act.person, act.peer, act.reason)
+        }
+        Act::SignedOut(act) => format!("{}: {}", act.person, act.reason),
+        Act::ApiTokenCreated(act) => {
+            format!("token {} ({}) of {}: {} of {}", act.token_id, act.name, act.owner, act.role, act.scope)
+        }
+        Act::ApiTokenRevoked(act) => format!("token {} of {} by {}", act.token_id, act.owner, act.by),
+        Act::PersonRevoked(act) => format!("{} by {}: {}", act.person, act.by, act.reason),
+        Act::AdministratorChanged(act) => format!("{} {} by {}", act.name, act.what, act.by),
+        Act::RightsChanged(act) => format!("{}: {} before, now {}", act.person, act.before, act.after),
     }
 }
 

@@ -11,7 +11,10 @@ use axum::{
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tonic::Status;
 
-use super::{Action, Person, gate::Recognised};
+use super::{
+    Action, Person,
+    gate::{Recognised, Refused},
+};
 use crate::{
     health::{Health, Refusal},
     peer::{Peer, PeerInfo},
@@ -98,8 +101,10 @@ impl IntoResponse for Forbidden {
 pub(crate) enum Unrecognised {
     /// A person's page: sign in, then go on there.
     SignIn(String),
-    /// Everything else.
-    Refused(String),
+    /// What was shown does not count.
+    Refused(Refused),
+    /// Nothing was shown, and it is no page.
+    Nothing,
 }
 
 impl IntoResponse for Unrecognised {
@@ -110,8 +115,12 @@ impl IntoResponse for Unrecognised {
                 (StatusCode::SEE_OTHER, [(header::LOCATION, format!("/login?next={next}"))]).into_response()
             }
             Self::Refused(why) => {
+                let (status, code) = why.http();
+                error(status, code, &why.to_string())
+            }
+            Self::Nothing => {
                 let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"buildtrail\"")];
-                (challenge, error(StatusCode::UNAUTHORIZED, "unauthenticated", &why)).into_response()
+                (challenge, error(StatusCode::UNAUTHORIZED, "unauthenticated", NOTHING)).into_response()
             }
         }
     }
@@ -121,21 +130,23 @@ impl<S: Sync> FromRequestParts<S> for Person {
     type Rejection = Unrecognised;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Unrecognised> {
-        let why = match parts.extensions.get::<Recognised>().map(|recognised| &recognised.0) {
+        match parts.extensions.get::<Recognised>().map(|recognised| &recognised.0) {
             Some(Ok(Some(person))) => return Ok(person.as_ref().clone()),
-            Some(Err(refused)) => refused.to_string(),
-            Some(Ok(None)) | None => {
-                "sign in, or send a token: `Authorization: Bearer …` (`buildtrail token create`)".to_owned()
-            }
-        };
-        let is_page = parts.method == Method::GET && !parts.uri.path().starts_with("/api/");
+            Some(Err(refused)) => return Err(Unrecognised::Refused(*refused)),
+            Some(Ok(None)) | None => {}
+        }
+        let path = parts.uri.path();
+        let is_page =
+            parts.method == Method::GET && !path.starts_with("/api/") && !path.starts_with("/tlog/");
         if is_page {
             let next = parts.uri.path_and_query().map_or("/", |path| path.as_str());
             return Err(Unrecognised::SignIn(next.to_owned()));
         }
-        Err(Unrecognised::Refused(why))
+        Err(Unrecognised::Nothing)
     }
 }
+
+const NOTHING: &str = "sign in, or send a token: `Authorization: Bearer …` (`buildtrail token create`)";
 
 /// A form that its person has sent from a page of ours, by name. Of a name that comes twice, the last value counts.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use buildtrail_query::Scope;
+use serde::Deserialize;
 
 use super::session::{Csrf, SessionId};
 
@@ -29,12 +30,18 @@ pub(crate) enum Via {
 }
 
 /// What kind of work somebody does here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Role {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Reads.
     Viewer,
+    /// Counts, hunts, follows live, exports evidence.
     Analyst,
+    /// Also ends hosts' identities.
     Responder,
+    /// Reads all there is, verifies, changes nothing.
     Auditor,
+    /// Everything.
     Admin,
 }
 

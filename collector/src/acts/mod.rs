@@ -4,6 +4,7 @@
 //! soon as batches would be. Questions and refusals are put together ([`Questions`], [`notes`]), so that nobody can flood
 //! the log. Must never hold a token, a key, or more of a peer's text than its bounds.
 
+mod failures;
 mod questions;
 mod refusals;
 
@@ -17,7 +18,7 @@ use buildtrail_proto::{
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub(crate) use self::{questions::Questions, refusals::Refusals};
+pub(crate) use self::{failures::Failures, questions::Questions, refusals::Refusals};
 use crate::{
     health::Health,
     ledger::{Answer, Ledger, LedgerError},
@@ -105,6 +106,7 @@ pub(crate) async fn clerk(mut desk: Desk, ledger: Ledger) {
 pub(crate) async fn notes(
     acts: Acts,
     questions: Arc<Questions>,
+    failures: Arc<Failures>,
     health: Arc<Health>,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -114,6 +116,7 @@ pub(crate) async fn notes(
             _ = stopping.wait_for(|stopping| *stopping) => true,
         };
         questions.flush();
+        failures.flush();
         for refused in health.refusals.take() {
             acts.record(Act::PeersRefused(refused));
         }

@@ -14,7 +14,7 @@ use buildtrail_evidence::id::is_valid_id;
 use jiff::{ToSpan as _, civil::Date, tz::TimeZone};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ED25519, SanType, date_time_ymd, string::Ia5String,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SanType, date_time_ymd, string::Ia5String,
 };
 use uuid::Uuid;
 
@@ -76,14 +76,15 @@ pub fn init(directory: &Path, names: &[String]) -> Result<(), CaError> {
     let sans = names.iter().map(|name| server_name(name)).collect::<Result<Vec<_>, _>>()?;
     files::ensure_absent(directory, &["ca.pem", "ca-key.pem", "cert.pem", "key.pem"])?;
 
-    let ca_key = KeyPair::generate_for(&PKCS_ED25519)?;
+    // Browsers know no Ed25519.
+    let ca_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut ca = params("Buildtrail authority", CA_YEARS);
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let ca_pem = ca.self_signed(&ca_key)?.pem();
     let ca_key_pem = ca_key.serialize_pem();
 
-    let key = KeyPair::generate_for(&PKCS_ED25519)?;
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let server = leaf(first, sans, ExtendedKeyUsagePurpose::ServerAuth);
     let certificate = server.signed_by(&key, &Issuer::new(ca, ca_key))?;
 

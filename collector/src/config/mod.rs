@@ -4,6 +4,8 @@
 //! and what would be right. Touches no file that the settings name but the policy,
 //! when it is asked for it.
 
+mod access;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -14,6 +16,9 @@ use buildtrail_evidence::tlog::policy::Policy;
 use buildtrail_settings::{Invalid, SettingsError, Span};
 use serde::Deserialize;
 
+pub(crate) use self::access::is_trustworthy;
+pub use self::access::{Access, Group, Oidc, Rights, Web};
+pub use crate::access::Role;
 use crate::tree::TreeError;
 
 /// The documented default settings file.
@@ -45,6 +50,10 @@ pub struct Config {
     pub hosts: Hosts,
     /// `[[identity_issuers]]`
     pub identity_issuers: Vec<IdentityIssuer>,
+    /// `[web]`
+    pub web: Web,
+    /// `[access]`
+    pub access: Access,
 }
 
 /// `[[identity_issuers]]`: a CI provider whose tokens prove jobs' identities.
@@ -189,6 +198,8 @@ impl Default for Config {
             retention: Retention::default(),
             hosts: Hosts::default(),
             identity_issuers: Vec::new(),
+            web: Web::default(),
+            access: Access::default(),
         }
     }
 }
@@ -242,6 +253,12 @@ impl Config {
     #[must_use]
     pub fn control_file(&self) -> PathBuf {
         self.data_directory.join("control.sqlite")
+    }
+
+    /// Directory of the authority that the collector makes for itself when it has no certificates.
+    #[must_use]
+    pub fn own_tls_directory(&self) -> PathBuf {
+        self.data_directory.join("tls")
     }
 
     /// File of the index.
@@ -328,7 +345,9 @@ impl Config {
             (1..=86_400).contains(&self.hosts.dark_after_seconds),
             "hosts.dark_after_seconds",
             "it must be from 1 to 86400",
-        )
+        )?;
+        self.web.check()?;
+        self.access.check(&self.web)
     }
 }
 
@@ -344,7 +363,7 @@ mod tests {
     fn the_documented_file_holds_the_defaults_and_every_key() {
         assert_eq!(parse(DOCUMENTED).unwrap(), Config::default());
         let keys = DOCUMENTED.lines().filter(|line| line.contains(" = ")).count();
-        assert_eq!(keys, 25, "a key was added without documenting it, or the other way round");
+        assert_eq!(keys, 46, "a key was added without documenting it, or the other way round");
     }
 
     #[test]
@@ -363,6 +382,17 @@ mod tests {
             ("[log]\nreserve_bytes = 2000000000000", "reserve_bytes"),
             ("[tree]\ncheckpoint_seconds = 0", "checkpoint_seconds"),
             ("[hosts]\ndark_after_seconds = 0", "dark_after_seconds"),
+            ("[web]\nurl = 'http://trail.example'", "web.url"),
+            ("[access]\nsession_idle = '1s'", "session_idle"),
+            ("[access]\nrequests_per_minute = 1", "requests_per_minute"),
+            ("[access.readers.ann]\nrole = 'analyst'", "access.readers.ann"),
+            ("[access.readers.ann]\nrole = 'king'\neverything = true", "king"),
+            ("[access.readers.ann]\nrole = 'viewer'\neverything = true\nrepositories = ['a/b']", "either"),
+            ("[access.oidc]\nissuer = 'https://id'\nclient_id = 'x'", "web.url"),
+            (
+                "[web]\nurl = 'https://t'\n[access.oidc]\nissuer = 'http://id.example'\nclient_id = 'x'",
+                "access.oidc.issuer",
+            ),
             ("listen = 'localhost'", "listen"),
         ] {
             let error = parse(text).unwrap_err().to_string();

@@ -160,7 +160,9 @@ impl Control {
             return Err(ControlError::Newer(path.to_owned()));
         }
         connection
-            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;",
+            )
             .and_then(|()| connection.execute_batch(SCHEMA))
             .map_err(failed)?;
         Ok(Self(connection))

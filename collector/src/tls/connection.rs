@@ -17,7 +17,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::places::Place;
+use super::places::Stay;
 use crate::{
     health::{Health, Refusal},
     peer::{Peer, PeerInfo},
@@ -29,7 +29,7 @@ const BEGINNING_BYTES: u64 = 24 + 9;
 const BEGINNING_TIME: Duration = Duration::from_secs(10);
 /// … and how long a connection may be silent later. Peers are probed more often, so the living are never silent for long.
 const SILENCE: Duration = Duration::from_mins(1);
-/// The whole life of a connection that is there to enrol or renew.
+/// The whole life of a connection that is there to enrol or renew, or on which nobody signs in.
 const FLEETING_TIME: Duration = Duration::from_secs(30);
 
 /// A TLS connection, its peer, and its place among the allowed ones.
@@ -41,7 +41,9 @@ pub(crate) struct Connection {
     received: u64,
     /// When it is cut off.
     end: Pin<Box<Sleep>>,
-    _place: Place,
+    /// HTTP/1.1 knows no probes: whoever takes what we send is alive.
+    writes_count: bool,
+    stay: Arc<Stay>,
 }
 
 impl Connection {
@@ -50,16 +52,23 @@ impl Connection {
         peer: Arc<Peer>,
         address: SocketAddr,
         health: Arc<Health>,
-        place: Place,
+        stay: Stay,
     ) -> Self {
-        let time = if peer.is_lasting() { BEGINNING_TIME } else { FLEETING_TIME };
+        let time = if stay.is_lasting() { BEGINNING_TIME } else { FLEETING_TIME };
         let end = Box::pin(tokio::time::sleep(time));
-        Self { stream, peer, address, health, received: 0, end, _place: place }
+        let writes_count = stream.get_ref().1.alpn_protocol() == Some(b"http/1.1");
+        Self { stream, peer, address, health, received: 0, end, writes_count, stay: Arc::new(stay) }
     }
 
     fn heard(&mut self, bytes: usize) {
         self.received = self.received.saturating_add(bytes as u64);
-        if bytes > 0 && self.received >= BEGINNING_BYTES && self.peer.is_lasting() {
+        if bytes > 0 && self.received >= BEGINNING_BYTES && self.stay.is_lasting() {
+            self.end.as_mut().reset(Instant::now() + SILENCE);
+        }
+    }
+
+    fn took(&mut self, written: &Poll<io::Result<usize>>) {
+        if self.writes_count && self.stay.is_lasting() && matches!(written, Poll::Ready(Ok(1..))) {
             self.end.as_mut().reset(Instant::now() + SILENCE);
         }
     }
@@ -69,7 +78,7 @@ impl Connected for Connection {
     type ConnectInfo = PeerInfo;
 
     fn connect_info(&self) -> PeerInfo {
-        PeerInfo { peer: self.peer.clone(), address: self.address }
+        PeerInfo { peer: self.peer.clone(), address: self.address, stay: self.stay.clone() }
     }
 }
 
@@ -94,7 +103,9 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.took(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -102,7 +113,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.took(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -2,16 +2,18 @@
 //!
 //! In: TCP connections. Out: [`Connection`]s whose peer is known. Handshakes happen here rather than in the gRPC stack,
 //! so that each refusal is counted, bounded in time and in number, and no peer waits for another.
-//! Where hosts can enrol, a peer without a certificate and a host with an expired one get in too; they are known as such.
+//! Where hosts can enrol or browsers are let in, peers without a certificate and hosts with an expired one get in too; they
+//! are known as such.
 
 mod connection;
+mod first;
 mod places;
 mod plain;
 mod verifier;
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -29,15 +31,16 @@ use tokio::{
     sync::mpsc,
 };
 use tokio_rustls::TlsAcceptor;
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
 
+pub(crate) use self::places::Places;
 pub(crate) use self::{
     connection::Connection,
+    first::files_of,
+    places::Stay,
     plain::{plain_acceptor, plain_connector},
 };
-use self::{
-    places::{Place, Places},
-    verifier::Lenient,
-};
+use self::{places::Place, verifier::Lenient};
 use crate::{
     config::Tls,
     health::{Health, Refusal},
@@ -67,6 +70,9 @@ pub enum TlsError {
         /// What is wrong.
         source: rustls::pki_types::pem::Error,
     },
+    /// The collector's own authority could not be made.
+    #[error(transparent)]
+    First(#[from] crate::ca::CaError),
     /// The files do not fit together.
     #[error("the files of [tls] do not go together: {0}")]
     Config(String),
@@ -91,9 +97,28 @@ impl Files {
         })
     }
 
+    /// The names for which the collector's certificate is good.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let parsed = self.chain.first().and_then(|der| X509Certificate::from_der(der).ok());
+        let Some((_, certificate)) = parsed else { return Vec::new() };
+        let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+        let name = |name: &GeneralName<'_>| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => {
+                let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+                v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from))
+                    .ok()
+                    .map(|address| address.to_string())
+            }
+            _ => None,
+        };
+        names.value.general_names.iter().filter_map(name).collect()
+    }
+
     /// A configuration that lets in only peers with a certificate of our authority; with `enrolment` also those who come
     /// to get one.
-    pub(crate) fn acceptor(self, enrolment: bool) -> Result<TlsAcceptor, TlsError> {
+    /// Let in browsers as well, if `web`.
+    pub(crate) fn acceptor(self, enrolment: bool, web: bool) -> Result<TlsAcceptor, TlsError> {
         let config_error = |error: &dyn std::error::Error| TlsError::Config(error.to_string());
         let mut roots = RootCertStore::empty();
         for certificate in &self.authorities {
@@ -105,8 +130,10 @@ impl Files {
                 .build()
                 .map_err(|error| config_error(&error))?;
         let mut chain = self.chain;
-        if enrolment {
+        if enrolment || web {
             verifier = Arc::new(Lenient(verifier));
+        }
+        if enrolment {
             // Whoever comes to enrol knows the authority by its pin alone.
             chain.extend(self.authorities);
         }
@@ -117,6 +144,9 @@ impl Files {
             .with_single_cert(chain, self.key)
             .map_err(|error| config_error(&error))?;
         config.alpn_protocols = vec![b"h2".to_vec()];
+        if web {
+            config.alpn_protocols.push(b"http/1.1".to_vec());
+        }
         // A resumed session would bring its certificate along without another look at it.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -142,11 +172,11 @@ fn file_error(what: &'static str, path: &Path) -> impl FnOnce(rustls::pki_types:
 pub(crate) fn accept(
     listener: TcpListener,
     acceptor: TlsAcceptor,
-    max_connections: usize,
+    places: Places,
     health: Arc<Health>,
 ) -> mpsc::Receiver<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(BACKLOG);
-    let door = Arc::new(Door { acceptor, places: Places::new(max_connections), health, sender });
+    let door = Arc::new(Door { acceptor, places: Arc::new(places), health, sender });
     tokio::spawn(async move {
         loop {
             let (stream, address) = tokio::select! {
@@ -173,7 +203,7 @@ pub(crate) fn accept(
 
 struct Door {
     acceptor: TlsAcceptor,
-    places: Places,
+    places: Arc<Places>,
     health: Arc<Health>,
     sender: mpsc::Sender<io::Result<Connection>>,
 }
@@ -202,7 +232,8 @@ impl Door {
             health.connections.add(1);
         }
         tracing::debug!(%peer, %address, "connected");
-        let connection = Connection::new(stream, peer, address, health.clone(), place);
+        let stay = Stay::new(self.places.clone(), place, peer.is_lasting());
+        let connection = Connection::new(stream, peer, address, health.clone(), stay);
         // A closed channel means that the collector is stopping.
         let _ = self.sender.send(Ok(connection)).await;
     }

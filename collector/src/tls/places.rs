@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     hash::Hash,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -14,9 +17,11 @@ use crate::peer::Peer;
 /// Handshakes at a time, and of those from one address.
 const HANDSHAKES: usize = 256;
 const HANDSHAKES_PER_ADDRESS: usize = 64;
-/// Connections at a time of peers that may only enrol or renew, and of those from one address.
+/// Connections at a time of peers that may only enrol, renew or sign in, and of those from one address.
 const FLEETING: usize = 64;
 const FLEETING_PER_ADDRESS: usize = 16;
+/// As many more where browsers are let in: each opens several, and many can be behind one address.
+const FOR_BROWSERS: usize = 4;
 /// Lasting connections at a time of one host, reader or administrator, who may be half of the world's dashboards.
 const PER_HOST: usize = 8;
 const PER_PERSON: usize = 64;
@@ -41,9 +46,10 @@ pub(super) struct Place {
 
 /// All places.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(crate) struct Places {
     lasting: Arc<Semaphore>,
     fleeting: Arc<Semaphore>,
+    fleeting_per_address: usize,
     handshakes: Arc<Semaphore>,
     shares: Arc<Shares>,
 }
@@ -56,10 +62,12 @@ enum Owner {
 }
 
 impl Places {
-    pub(super) fn new(max_connections: usize) -> Self {
+    pub(crate) fn new(max_connections: usize, web: bool) -> Self {
+        let times = if web { FOR_BROWSERS } else { 1 };
         Self {
             lasting: Arc::new(Semaphore::new(max_connections)),
-            fleeting: Arc::new(Semaphore::new(FLEETING)),
+            fleeting: Arc::new(Semaphore::new(FLEETING * times)),
+            fleeting_per_address: FLEETING_PER_ADDRESS * times,
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
             shares: Arc::default(),
         }
@@ -75,11 +83,45 @@ impl Places {
             Peer::Host(host) if peer.is_lasting() => (format!("host {}", host.id), PER_HOST),
             Peer::Reader(_) | Peer::Admin(_) => (peer.to_string(), PER_PERSON),
             Peer::Host(_) | Peer::Anonymous | Peer::Nobody(_) => {
-                let share = self.shares.take(Owner::Fleeting(address), FLEETING_PER_ADDRESS);
+                let share = self.shares.take(Owner::Fleeting(address), self.fleeting_per_address);
                 return place(&self.fleeting, share, Full::Connections);
             }
         };
         place(&self.lasting, self.shares.take(Owner::Peer(owner), max), Full::Connections)
+    }
+
+    fn for_person(&self, name: &str) -> Result<Place, Full> {
+        let share = self.shares.take(Owner::Peer(format!("signed in {name}")), PER_PERSON);
+        place(&self.lasting, share, Full::Connections)
+    }
+}
+
+/// How long a connection may stay: it begins in a stranger's place, and moves when somebody is recognised on it.
+#[derive(Debug)]
+pub(crate) struct Stay {
+    places: Arc<Places>,
+    place: Mutex<Place>,
+    lasting: AtomicBool,
+}
+
+impl Stay {
+    pub(super) fn new(places: Arc<Places>, place: Place, lasting: bool) -> Self {
+        Self { places, place: Mutex::new(place), lasting: AtomicBool::new(lasting) }
+    }
+
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.lasting.load(Ordering::Relaxed)
+    }
+
+    /// This person is on the connection. Without a free place it goes on, as short as a stranger's.
+    pub(crate) fn settle(&self, name: &str) {
+        if self.is_lasting() {
+            return;
+        }
+        if let Ok(place) = self.places.for_person(name) {
+            *self.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
+            self.lasting.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -131,7 +173,7 @@ mod tests {
 
     #[test]
     fn nobody_takes_the_places_of_the_others_and_places_come_back() {
-        let places = Places::new(100);
+        let places = Places::new(100, false);
         let (one, other) = (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)));
         let mut taken: Vec<Place> =
             (0..HANDSHAKES_PER_ADDRESS).map(|_| places.for_handshake(one).unwrap()).collect();
@@ -149,8 +191,27 @@ mod tests {
     }
 
     #[test]
+    fn a_stranger_who_is_recognised_leaves_the_strangers_places() {
+        let places = Arc::new(Places::new(1, false));
+        let one = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        let stranger = || {
+            let place = places.for_peer(&Peer::Anonymous, one).unwrap();
+            Stay::new(places.clone(), place, false)
+        };
+        let mut others: Vec<Stay> = (0..FLEETING_PER_ADDRESS).map(|_| stranger()).collect();
+        others[0].settle("ann");
+        assert!(others[0].is_lasting());
+        let next = stranger();
+        next.settle("bob");
+        assert!(!next.is_lasting(), "limits.max_connections bounds those who signed in");
+        others.clear();
+        next.settle("bob");
+        assert!(next.is_lasting());
+    }
+
+    #[test]
     fn the_limit_over_all_counts_lasting_connections() {
-        let places = Places::new(2);
+        let places = Places::new(2, false);
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let _ann = places.for_peer(&Peer::Reader("ann".into()), address).unwrap();
         let _bob = places.for_peer(&Peer::Admin("bob".into()), address).unwrap();
