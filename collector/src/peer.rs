@@ -183,14 +183,6 @@ pub(crate) fn host_even_expired<T>(request: &Request<T>, health: &Health) -> Res
     }
 }
 
-/// The name of the administrator who sent a request.
-pub(crate) fn administrator<T>(request: &Request<T>, health: &Health) -> Result<String, Status> {
-    match of(request)?.as_ref() {
-        Peer::Admin(name) => Ok(name.clone()),
-        other => Err(denied(other, "only administrators may do this", health)),
-    }
-}
-
 fn of<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
     let info = request.extensions().get::<PeerInfo>();
     info.map(|info| info.peer.clone())

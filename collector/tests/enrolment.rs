@@ -250,7 +250,9 @@ async fn only_administrators_decide_which_hosts_there_are_and_without_a_certific
         EnrolmentClient::new(nobody.clone()).renew(RenewRequest {}).await.unwrap_err(),
         send(&mut IngestClient::new(nobody), vec![]).await.1.unwrap_err(),
     ];
-    assert!(denied.iter().all(|status| status.code() == Code::PermissionDenied), "{denied:?}");
+    let codes = denied.each_ref().map(Status::code);
+    let (nobody, no_host) = (Code::Unauthenticated, Code::PermissionDenied);
+    assert_eq!(codes, [nobody, nobody, no_host, no_host], "{denied:?}");
 
     let mut admin = admin(&site, address).await;
     for (lifetime_seconds, uses, pattern) in [(59, 1, ""), (60, 0, ""), (60, 1, "[a"), (3_000_000, 1, "")] {
@@ -261,9 +263,11 @@ async fn only_administrators_decide_which_hosts_there_are_and_without_a_certific
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_without_the_authoritys_key_enrols_nobody_and_lets_in_only_certificates() {
+async fn a_collector_without_the_authoritys_key_and_the_web_enrols_nobody_and_lets_in_only_certificates() {
     let site = Site::new();
-    let collector = site.start().await;
+    let mut config = site.config();
+    config.web.enabled = false;
+    let collector = server::start(config).await.unwrap();
     let mut admin = admin(&site, collector.address()).await;
     let request = CreateTokenRequest { lifetime_seconds: 60, uses: 1, name_pattern: String::new() };
     let status = admin.create_token(request).await.unwrap_err();

@@ -15,11 +15,18 @@ use super::{
     internal, now, timestamp,
     token::JoinToken,
 };
-use crate::peer;
+use crate::access::{Action, person};
 
 const LIFETIME: std::ops::RangeInclusive<u64> = 60..=30 * 86_400;
 const USES: std::ops::RangeInclusive<u32> = 1..=10_000;
 const MAX_PATTERN: usize = 200;
+
+impl Enrolment {
+    /// The name of whoever asks, who may do this.
+    fn allowed<T>(&self, request: &Request<T>, action: Action) -> Result<String, Status> {
+        Ok(person(request, action, &self.0.health)?.name.clone())
+    }
+}
 
 #[tonic::async_trait]
 impl Administration for Enrolment {
@@ -27,7 +34,7 @@ impl Administration for Enrolment {
         &self,
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
-        let by = peer::administrator(&request, &self.0.health)?;
+        let by = self.allowed(&request, Action::Administer)?;
         let ca_pin = self.authority()?.pin().to_string();
         let CreateTokenRequest { lifetime_seconds, uses, name_pattern } = request.into_inner();
         check(lifetime_seconds, uses, &name_pattern)?;
@@ -59,7 +66,7 @@ impl Administration for Enrolment {
         &self,
         request: Request<ListTokensRequest>,
     ) -> Result<Response<ListTokensResponse>, Status> {
-        peer::administrator(&request, &self.0.health)?;
+        self.allowed(&request, Action::Administer)?;
         let tokens = self.with_control(|control| control.tokens()).await?;
         Ok(Response::new(ListTokensResponse { tokens: tokens.into_iter().map(token_message).collect() }))
     }
@@ -68,7 +75,7 @@ impl Administration for Enrolment {
         &self,
         request: Request<CancelTokenRequest>,
     ) -> Result<Response<CancelTokenResponse>, Status> {
-        let by = peer::administrator(&request, &self.0.health)?;
+        let by = self.allowed(&request, Action::Administer)?;
         let id = request.into_inner().id;
         let wanted = id.clone();
         if !self.with_control(move |control| control.cancel_token(&wanted)).await? {
@@ -83,7 +90,7 @@ impl Administration for Enrolment {
         &self,
         request: Request<ListHostsRequest>,
     ) -> Result<Response<ListHostsResponse>, Status> {
-        peer::administrator(&request, &self.0.health)?;
+        self.allowed(&request, Action::Administer)?;
         let hosts = self.with_control(|control| control.hosts()).await?;
         let hosts = hosts.into_iter().map(|host| {
             let (connected, seen) = self.0.sessions.presence(&host.id);
@@ -96,7 +103,7 @@ impl Administration for Enrolment {
         &self,
         request: Request<RevokeHostRequest>,
     ) -> Result<Response<RevokeHostResponse>, Status> {
-        let by = peer::administrator(&request, &self.0.health)?;
+        let by = self.allowed(&request, Action::RevokeHost)?;
         let wanted = request.into_inner().host;
         let mut found = self.with_control(move |control| control.find_hosts(&wanted)).await?;
         let Some(host) = found.pop() else {
