@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
-mod support;
 #[path = "support/browser.rs"]
 mod browser;
+mod support;
 
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +24,7 @@ use data_encoding::BASE32_NOPAD;
 use http::{Request, StatusCode};
 use ring::hmac;
 use support::{Site, connect, connect_without_certificate};
-use tonic::{Code, Status, service::interceptor::InterceptedService, transport::Channel};
+use tonic::{Code, Status, transport::Channel};
 
 const PASSWORD: &str = "not a real password";
 
@@ -86,10 +86,18 @@ async fn a_local_administrator_signs_in_once_per_code_and_every_step_is_an_act()
         assert!(cookie.contains(attribute), "{cookie}");
     }
     let account = browser.get("/account").await;
-    assert!(account.body.contains("local:root") && account.body.contains("for emergencies"), "{}", account.body);
+    assert!(
+        account.body.contains("local:root") && account.body.contains("for emergencies"),
+        "{}",
+        account.body
+    );
 
     let mut again = Browser::new(&site, collector.address());
-    assert_eq!(sign_in(&mut again, PASSWORD, &used).await.status, StatusCode::FORBIDDEN, "a code is for once");
+    assert_eq!(
+        sign_in(&mut again, PASSWORD, &used).await.status,
+        StatusCode::FORBIDDEN,
+        "a code is for once"
+    );
     let recovery = &admin.recovery_codes[0];
     assert_eq!(sign_in(&mut again, PASSWORD, recovery).await.status, StatusCode::SEE_OTHER);
     let mut third = Browser::new(&site, collector.address());
@@ -100,7 +108,11 @@ async fn a_local_administrator_signs_in_once_per_code_and_every_step_is_an_act()
     assert_eq!((left.status, left.location()), (StatusCode::SEE_OTHER, "/login"));
     assert!(browser.cookies.is_empty());
     browser.cookies = old;
-    assert_eq!(browser.get("/account").await.status, StatusCode::SEE_OTHER, "the session is over, not the cookie");
+    assert_eq!(
+        browser.get("/account").await.status,
+        StatusCode::SEE_OTHER,
+        "the session is over, not the cookie"
+    );
 
     let changed = acts(&site, &collector, "admin.changed", 1).await;
     let Some(Act::AdministratorChanged(changed)) = &changed[0].entry.as_ref().unwrap().act else { panic!() };
@@ -151,7 +163,10 @@ async fn forms_count_only_from_our_own_pages_and_answers_are_locked_down() {
     let token = [("name", "ci"), ("days", "1"), ("role", "viewer"), ("csrf", &*csrf)];
     assert_eq!(browser.post("/account/tokens", &token[..3]).await.status, StatusCode::FORBIDDEN);
     let foreign = Request::post("/account/tokens").header("sec-fetch-site", "cross-site");
-    assert_eq!(browser.send(foreign, &format!("name=x&days=1&csrf={csrf}")).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(
+        browser.send(foreign, &format!("name=x&days=1&csrf={csrf}")).await.status,
+        StatusCode::FORBIDDEN
+    );
     let made = browser.post("/account/tokens", &token).await;
     assert!(made.status.is_success() && made.body.contains("btapi_"), "{}", made.body);
     let large = browser.post("/account/tokens", &[("name", &*"x".repeat(70_000))]).await;
@@ -173,9 +188,9 @@ async fn forms_count_only_from_our_own_pages_and_answers_are_locked_down() {
     collector.stop().await.unwrap();
 }
 
-type WithToken<F> = InterceptedService<Channel, F>;
-
-fn bearer(token: &str) -> impl FnMut(tonic::Request<()>) -> Result<tonic::Request<()>, Status> + Clone {
+fn bearer(
+    token: &str,
+) -> impl FnMut(tonic::Request<()>) -> Result<tonic::Request<()>, Status> + Clone + use<> {
     let value: tonic::metadata::MetadataValue<_> = format!("Bearer {token}").parse().unwrap();
     move |mut request| {
         request.metadata_mut().insert("authorization", value.clone());
@@ -186,7 +201,11 @@ fn bearer(token: &str) -> impl FnMut(tonic::Request<()>) -> Result<tonic::Reques
 async fn access(site: &Site, collector: &Running, name: &str, admin: bool) -> AccessClient<Channel> {
     let out = site.path(name);
     if !out.exists() {
-        let issue = if admin { buildtrail_collector::ca::issue_admin } else { buildtrail_collector::ca::issue_reader };
+        let issue = if admin {
+            buildtrail_collector::ca::issue_admin
+        } else {
+            buildtrail_collector::ca::issue_reader
+        };
         issue(&site.path("ca"), name, &out).unwrap();
     }
     AccessClient::new(connect(collector.address(), &out).await.unwrap())
@@ -220,7 +239,9 @@ async fn a_token_never_allows_more_than_its_owner_does_now() {
     let mut ann = access(&site, &collector, "ann", false).await;
     let who = ann.who_am_i(WhoAmIRequest {}).await.unwrap().into_inner();
     assert_eq!((&*who.name, &*who.role, who.everything), ("ann", "analyst", false));
-    for (role, repositories) in [("admin", &[][..]), ("auditor", &[]), ("analyst", &["other/x"]), ("", &["*"])] {
+    for (role, repositories) in
+        [("admin", &[][..]), ("auditor", &[]), ("analyst", &["other/x"]), ("", &["*"])]
+    {
         let refused = token(&mut ann, role, repositories).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{role} {repositories:?}");
         assert!(refused.message().contains("analyst of acme/*"), "{refused}");
@@ -230,10 +251,13 @@ async fn a_token_never_allows_more_than_its_owner_does_now() {
     assert!(!made.token.contains(&made.about.unwrap().id.repeat(2)));
 
     let channel = connect_without_certificate(&site, collector.address()).await.unwrap();
-    let with = |token: &str| -> AccessClient<WithToken<_>> { AccessClient::with_interceptor(channel.clone(), bearer(token)) };
+    let with = |token: &str| AccessClient::with_interceptor(channel.clone(), bearer(token));
     let query = |token: &str| QueryClient::with_interceptor(channel.clone(), bearer(token));
     let who = with(&made.token).who_am_i(WhoAmIRequest {}).await.unwrap().into_inner();
-    assert_eq!((&*who.name, &*who.role, &who.repositories[..]), ("ann", "viewer", &["acme/web".to_owned()][..]));
+    assert_eq!(
+        (&*who.name, &*who.role, &who.repositories[..]),
+        ("ann", "viewer", &["acme/web".to_owned()][..])
+    );
     let denied = query(&made.token).aggregate(AggregateRequest::default()).await.unwrap_err();
     assert_eq!(denied.code(), Code::PermissionDenied);
     assert!(denied.message().contains("the role does not allow it"), "{denied}");
@@ -252,7 +276,10 @@ async fn a_token_never_allows_more_than_its_owner_does_now() {
     assert!(listed.iter().all(|token| token.used.is_some() && !token.revoked), "{listed:?}");
     let id = made.token.split('_').nth(1).unwrap().to_owned();
     let mut stranger = access(&site, &collector, "stranger", false).await;
-    assert_eq!(stranger.who_am_i(WhoAmIRequest {}).await.unwrap().into_inner().repositories, Vec::<String>::new());
+    assert_eq!(
+        stranger.who_am_i(WhoAmIRequest {}).await.unwrap().into_inner().repositories,
+        Vec::<String>::new()
+    );
     let foreign = stranger.revoke_api_token(RevokeApiTokenRequest { id: id.clone() }).await.unwrap_err();
     assert_eq!(foreign.code(), Code::NotFound);
     ann.revoke_api_token(RevokeApiTokenRequest { id }).await.unwrap();
@@ -305,6 +332,9 @@ async fn one_person_asks_only_so_often() {
     for _ in 0..21 {
         codes.push(ann.who_am_i(WhoAmIRequest {}).await.map_or_else(|status| status.code(), |_| Code::Ok));
     }
-    assert!(codes.contains(&Code::ResourceExhausted) && codes[..10].iter().all(|code| *code == Code::Ok), "{codes:?}");
+    assert!(
+        codes.contains(&Code::ResourceExhausted) && codes[..10].iter().all(|code| *code == Code::Ok),
+        "{codes:?}"
+    );
     collector.stop().await.unwrap();
 }

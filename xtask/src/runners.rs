@@ -1,4 +1,4 @@
-//! The real CI runners of the end-to-end tests, each in a directory of its own below the target directory.
+//! The real CI runners of the end-to-end tests, and the identity provider, each in a directory of its own below the target directory.
 
 use std::{fs, process::Command};
 
@@ -11,6 +11,7 @@ use crate::{
 
 const ACT_VERSION: &str = "0.2.89";
 const BUILDBOT_VERSION: &str = "4.3.0";
+const OIDC_PROVIDER_VERSION: &str = "0.3.4";
 /// Later ones want a newer Node than Debian has.
 const GITLAB_CI_LOCAL_VERSION: &str = "4.60.1";
 
@@ -35,7 +36,12 @@ pub(crate) fn install(workspace: &Workspace) -> Result<bool> {
     if gitlab {
         gitlab_ci_local(workspace)?;
     }
-    Ok(act || buildbot || gitlab)
+    // It does not say its version.
+    let provider = !workspace.oidc_provider().is_file();
+    if provider {
+        python(workspace, "oidc", &[&format!("oidc-provider-mock=={OIDC_PROVIDER_VERSION}")])?;
+    }
+    Ok(act || buildbot || gitlab || provider)
 }
 
 fn says(command: &mut Command, version: &str) -> bool {
@@ -54,7 +60,7 @@ fn python(workspace: &Workspace, name: &str, packages: &[&str]) -> Result<()> {
         &format!("{name}-venv"),
     )?;
     shell::run_quietly(
-        &format!("set-up: {name}, which runs jobs in the end-to-end tests"),
+        &format!("set-up: {name}, for the tests"),
         Command::new(environment.join("bin/pip"))
             .args(["install", "--quiet", "--disable-pip-version-check"])
             .args(packages),

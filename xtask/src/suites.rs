@@ -169,6 +169,7 @@ fn unit(workspace: &Workspace) -> Result<Tally> {
     shell::run("building the unit tests", &mut build)?;
     say("▸ unit tests");
     let mut run = workspace.cargo(&arguments);
+    run.env("BUILDTRAIL_OIDC_PROVIDER", workspace.oidc_provider());
     let mut skipped = Tally::default();
     if probe::obstacle(workspace, Need::Namespaces).is_none() {
         // Those that need root say so where they stand; elsewhere they count as skipped.
@@ -224,6 +225,7 @@ fn surroundings<'a>(workspace: &Workspace, command: &'a mut Command) -> &'a mut 
         .env("BUILDTRAIL_BIN_DIR", workspace.binaries())
         .env("BUILDTRAIL_ACT", workspace.act())
         .env("BUILDTRAIL_TOOLS", workspace.tools())
+        .env("BUILDTRAIL_OIDC_PROVIDER", workspace.oidc_provider())
         .env("RUST_BACKTRACE", "0")
 }
 

@@ -98,6 +98,11 @@ impl Workspace {
         self.tools().join("gitlab/node_modules/.bin/gitlab-ci-local")
     }
 
+    /// The `OpenID` Connect provider that tests sign in through.
+    pub(crate) fn oidc_provider(&self) -> PathBuf {
+        self.tools().join("oidc/bin/oidc-provider-mock")
+    }
+
     /// The directory for logs and other files of this program.
     pub(crate) fn scratch(&self) -> PathBuf {
         self.target.join("xtask")

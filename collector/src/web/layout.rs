@@ -40,6 +40,9 @@ const SECTIONS: [(Section, &str, &str, &str); 8] = [
     (Section::Tail, "/tail", "Live tail", "t"),
 ];
 
+const BREAK_GLASS: &str =
+    "You are a local administrator. This account is for emergencies; its use is in the log.";
+
 /// Who looks at a page, as the page shows it.
 #[derive(Debug, Clone)]
 pub(crate) struct Visitor {
@@ -51,6 +54,8 @@ pub(crate) struct Visitor {
     pub(crate) everything: bool,
     /// Goes into every form that changes something; absent where no session is.
     pub(crate) csrf: Option<String>,
+    /// A local administrator, who is for emergencies: every page says so.
+    pub(crate) is_break_glass: bool,
 }
 
 /// What every page needs: who looks, from where, in which time zone.
@@ -100,6 +105,9 @@ fn document(view: &View, section: Section, title: &str, content: &Markup) -> Mar
                 div.frame {
                     (side(view, section))
                     div.stage {
+                        @if view.visitor.as_ref().is_some_and(|visitor| visitor.is_break_glass) {
+                            div class="notice warn" role="status" { (BREAK_GLASS) }
+                        }
                         main #main tabindex="-1" { (content) }
                         (foot(view))
                     }

@@ -25,16 +25,17 @@ use axum::{
     Router,
     body::Body,
     extract::{FromRequestParts, Request},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header, request::Parts},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use maud::Markup;
 use tonic::Status;
 
 use self::{
     ask::Asking,
-    layout::{View, Visitor},
+    layout::{Section, View, Visitor},
     link::Address,
     zone::Zone,
 };
@@ -102,6 +103,24 @@ async fn remember_zone(request: Request, next: Next) -> Response {
     response
 }
 
+/// A page of [`crate::access`], in the frame of ours; `person` is `None` before anybody has signed in.
+pub(crate) fn framed(status: StatusCode, person: Option<&Person>, title: &str, content: &Markup) -> Response {
+    let address = Address::of(&Uri::from_static("/account"));
+    let view = View { visitor: person.map(visitor), zone: Zone::utc(), address };
+    layout::page_with(status, &view, Section::Other, title, content)
+}
+
+fn visitor(person: &Person) -> Visitor {
+    Visitor {
+        name: person.name.clone(),
+        role: person.role.name(),
+        scope: person.scope.to_string(),
+        everything: person.scope.is_everything(),
+        csrf: person.csrf.as_ref().map(|csrf| csrf.as_str().to_owned()),
+        is_break_glass: person.is_break_glass(),
+    }
+}
+
 /// Somebody looks at a page.
 pub(crate) struct Visit {
     person: Person,
@@ -120,16 +139,9 @@ impl<S: Sync> FromRequestParts<S> for Visit {
 impl Visit {
     fn of(person: Person, parts: &Parts) -> Self {
         let address = Address::of(&parts.uri);
-        let visitor = Visitor {
-            name: person.name.clone(),
-            role: person.role.name(),
-            scope: person.scope.to_string(),
-            everything: person.scope.is_everything(),
-            csrf: person.csrf.as_ref().map(|csrf| csrf.as_str().to_owned()),
-        };
         let zone =
             Zone::named(address.get("tz")).or_else(|| zone_of(&parts.headers)).unwrap_or_else(Zone::utc);
-        Self { person, view: View { visitor: Some(visitor), zone, address } }
+        Self { view: View { visitor: Some(visitor(&person)), zone, address }, person }
     }
 
     fn asking<'a>(&'a self, web: &'a Web) -> Asking<'a> {

@@ -75,7 +75,8 @@ impl Browser {
         let stream = self.tls.connect(name, stream).await.unwrap();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         let driving = tokio::spawn(connection);
-        let cookies: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let cookies: Vec<String> =
+            self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let mut request = request;
         if !request.headers_ref().unwrap().contains_key(header::HOST) {
             request = request.header(header::HOST, self.address.to_string());
