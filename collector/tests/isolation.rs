@@ -293,6 +293,18 @@ impl Person {
     }
 }
 
+/// Waits until a signed checkpoint covers the last event.
+async fn proven(everything: &mut QueryClient<Channel>, host_id: &str, sequence: u64) {
+    for _ in 0..500 {
+        let request = ProveEventRequest { host_id: host_id.into(), boot_id: "b1".into(), sequence };
+        if everything.prove_event(request).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("no checkpoint covers event {sequence}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_learns_of_what_is_outside_their_scope() {
     let mut random = Random::new();
@@ -313,6 +325,7 @@ async fn nobody_learns_of_what_is_outside_their_scope() {
     let mut everything = QueryClient::new(connect(collector.address(), &site.path("root")).await.unwrap());
     let all = wait_for_events(&mut everything, 132).await;
     assert_eq!(all.len(), 132);
+    proven(&mut everything, &host.id, 132).await;
 
     for _ in 0..PEOPLE {
         let mut person = person(&site, &collector, &mut random).await;

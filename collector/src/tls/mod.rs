@@ -2,8 +2,8 @@
 //!
 //! In: TCP connections. Out: [`Connection`]s whose peer is known. Handshakes happen here rather than in the gRPC stack,
 //! so that each refusal is counted, bounded in time and in number, and no peer waits for another.
-//! Where hosts can enrol or browsers are let in, peers without a certificate and hosts with an expired one get in too; they
-//! are known as such.
+//! Where hosts can enrol or browsers are let in, peers without a certificate get in too, and where hosts can enrol, hosts
+//! with an expired one; they are known as such.
 
 mod connection;
 mod first;
@@ -131,7 +131,7 @@ impl Files {
                 .map_err(|error| config_error(&error))?;
         let mut chain = self.chain;
         if enrolment || web {
-            verifier = Arc::new(Lenient(verifier));
+            verifier = Arc::new(Lenient { strict: verifier, renewal: enrolment });
         }
         if enrolment {
             // Whoever comes to enrol knows the authority by its pin alone.

@@ -1,4 +1,4 @@
-//! Whose certificates pass the handshake of a collector at which hosts can enrol and renew.
+//! Whose certificates pass the handshake of a collector at which hosts can enrol and renew, or people sign in.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,10 +11,14 @@ use rustls::{
 
 use crate::peer::Peer;
 
-/// Lets in whom the strict verifier lets in; besides, peers without a certificate, who may only enrol, and hosts whose
-/// certificate has expired, who may only renew it. [`crate::peer`] knows both for what they are.
+/// Lets in whom the strict verifier lets in; besides, peers without a certificate, who may only enrol or sign in, and, if
+/// hosts can renew here, hosts whose certificate has expired, who may only renew it. [`crate::peer`] knows both for what
+/// they are.
 #[derive(Debug)]
-pub(super) struct Lenient(pub(super) Arc<dyn ClientCertVerifier>);
+pub(super) struct Lenient {
+    pub(super) strict: Arc<dyn ClientCertVerifier>,
+    pub(super) renewal: bool,
+}
 
 impl ClientCertVerifier for Lenient {
     fn client_auth_mandatory(&self) -> bool {
@@ -22,7 +26,7 @@ impl ClientCertVerifier for Lenient {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        self.strict.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -31,16 +35,16 @@ impl ClientCertVerifier for Lenient {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        match self.0.verify_client_cert(certificate, intermediates, now) {
+        match self.strict.verify_client_cert(certificate, intermediates, now) {
             Err(Error::InvalidCertificate(
                 CertificateError::Expired | CertificateError::ExpiredContext { .. },
-            )) => {
+            )) if self.renewal => {
                 let Peer::Host(host) = Peer::of_certificate(certificate) else {
                     return Err(CertificateError::Expired.into());
                 };
                 let end = Duration::from_secs(u64::try_from(host.expires).unwrap_or_default());
                 let end = UnixTime::since_unix_epoch(end);
-                self.0.verify_client_cert(certificate, intermediates, end)
+                self.strict.verify_client_cert(certificate, intermediates, end)
             }
             verified => verified,
         }
@@ -52,7 +56,7 @@ impl ClientCertVerifier for Lenient {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, certificate, signature)
+        self.strict.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -61,10 +65,10 @@ impl ClientCertVerifier for Lenient {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
+        self.strict.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.strict.supported_verify_schemes()
     }
 }
