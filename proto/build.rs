@@ -5,9 +5,11 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files =
-        ["event", "batch", "bundle", "export", "ledger", "ingest", "enrol", "query", "identity", "hunt", "access"]
-            .map(|name| format!("buildtrail/v1/{name}.proto"));
+    let files = [
+        "event", "batch", "bundle", "export", "ledger", "ingest", "enrol", "query", "identity", "hunt",
+        "access",
+    ]
+    .map(|name| format!("buildtrail/v1/{name}.proto"));
     for file in &files {
         println!("cargo:rerun-if-changed={file}");
     }

@@ -164,6 +164,41 @@ pub(crate) enum Command {
     /// Needs an administrator's certificate (`buildtrail-collector ca admin`).
     #[command(subcommand)]
     Enrol(Enrol),
+    /// Tokens with which programs ask in your name
+    ///
+    /// A token never allows more than you may do yourself.
+    #[command(subcommand)]
+    Token(Token),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Make a token and print it, this once
+    Create {
+        /// What it is for
+        #[arg(long, value_name = "TEXT")]
+        name: String,
+        /// viewer, analyst, responder, auditor or admin; yours if it is left out
+        #[arg(long, value_name = "ROLE")]
+        role: Option<String>,
+        /// Only for repositories that match (* and ? as in file names); may be given several times
+        #[arg(long = "repository", value_name = "PATTERN")]
+        repositories: Vec<String>,
+        /// How long it is good for: from 1m to what the collector allows
+        #[arg(long, value_name = "TIME", default_value = "30d")]
+        ttl: Duration,
+    },
+    /// List your tokens, newest first
+    List {
+        /// Those of all people; for administrators
+        #[arg(long)]
+        all: bool,
+    },
+    /// Make a token void
+    Revoke {
+        /// Its id; `buildtrail token list` shows it
+        token: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

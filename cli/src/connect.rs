@@ -11,8 +11,8 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use buildtrail_proto::v1::{
-    administration_client::AdministrationClient, export_client::ExportClient, hunting_client::HuntingClient,
-    query_client::QueryClient,
+    access_client::AccessClient, administration_client::AdministrationClient, export_client::ExportClient,
+    hunting_client::HuntingClient, query_client::QueryClient,
 };
 use tonic::{
     Code, Request, Status,
@@ -58,6 +58,12 @@ pub(crate) async fn export(connection: &Connection) -> Result<ExportClient<Autho
 pub(crate) async fn hunting(connection: &Connection) -> Result<HuntingClient<Authorized>> {
     let channel = channel(connection).await?;
     Ok(HuntingClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+}
+
+/// Connects to the collector, to make and revoke API tokens.
+pub(crate) async fn access(connection: &Connection) -> Result<AccessClient<Authorized>> {
+    let channel = channel(connection).await?;
+    Ok(AccessClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
 }
 
 /// The profile's directory, where what was seen is remembered.

@@ -36,8 +36,9 @@ struct Provider {
 
 impl Provider {
     async fn start() -> Self {
-        let program =
-            std::env::var_os("BUILDTRAIL_OIDC_PROVIDER").expect("BUILDTRAIL_OIDC_PROVIDER is not set");
+        let Some(program) = std::env::var_os("BUILDTRAIL_OIDC_PROVIDER") else {
+            panic!("BUILDTRAIL_OIDC_PROVIDER is not set");
+        };
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let user = |sub: &str, name: &str, groups: &str| {
             format!(r#"{{"sub":"{sub}","preferred_username":"{name}","groups":[{groups}]}}"#)
@@ -52,9 +53,10 @@ impl Provider {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        let provider = Self { process, address };
         for _ in 0..600 {
             if TcpStream::connect(address).await.is_ok() {
-                return Self { process, address };
+                return provider;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

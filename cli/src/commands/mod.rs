@@ -9,6 +9,7 @@ mod hosts;
 mod hunt;
 mod jobs;
 mod show;
+mod token;
 mod verify;
 
 use std::collections::HashMap;
@@ -47,6 +48,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Verify(asked) => verify::run(&mut context, asked).await?,
         Command::Export(asked) => export::run(&mut context, asked).await?,
         Command::Enrol(order) => enrol::run(&mut context, order).await?,
+        Command::Token(order) => token::run(&mut context, order).await?,
     };
     context.out.flush()?;
     Ok(code)
