@@ -212,6 +212,23 @@ impl Collector {
         self.command(order, "admin")?.run_successfully(ANSWER_DEADLINE)
     }
 
+    /// Makes a local administrator; one of their recovery codes, which stands in for a device once.
+    ///
+    /// # Errors
+    /// When the collector's program refuses.
+    pub fn local_admin(&self, name: &str, password: &str) -> Result<String> {
+        let program = paths::binary("buildtrail-collector")?;
+        let made = Launch::new("admin", "sh", &self.site.directory.join("logs"))
+            .args(["-c", "printf '%s\n' \"$1\" | \"$2\" admin create \"$3\" --config \"$4\"", "sh", password])
+            .arg(program)
+            .arg(name)
+            .arg(self.site.part("collector.toml"))
+            .run_successfully(ANSWER_DEADLINE)?;
+        let said = made.text();
+        let code = said.lines().last().map(str::trim).filter(|code| !code.is_empty());
+        Ok(code.with_context(|| format!("no recovery code in {said:?}"))?.to_owned())
+    }
+
     fn command(&self, words: &[&str], profile: &str) -> Result<Launch> {
         Ok(self.site.launch("buildtrail", "buildtrail")?.args(self.connection(profile)).args(words))
     }

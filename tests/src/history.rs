@@ -13,6 +13,8 @@ use buildtrail_proto::{
     },
 };
 
+/// The runner, of which every job's shells are children.
+const RUNNER_PID: u32 = 3999;
 const SECOND: i128 = 1_000_000_000;
 
 /// A workflow that runs now and then.
@@ -311,7 +313,7 @@ impl<'a> Performance<'a> {
 
     fn step(&mut self, step: &Step, doings: &[Doing]) {
         self.pass(900);
-        self.shell = self.process("/usr/bin/bash", self.pid);
+        self.shell = self.process("/usr/bin/bash", RUNNER_PID);
         let shell = self.shell.clone();
         self.exec(step, &shell, &["bash", "-e", &format!("/home/ci/work/_temp/{}.sh", step.id)]);
         let mut last = shell;
@@ -353,7 +355,7 @@ impl<'a> Performance<'a> {
             Connect(name, address, out, into) => self.connect(step, &last, (name, address), (out, into)),
             Spy => {
                 let target = Process {
-                    pid: 3999,
+                    pid: RUNNER_PID,
                     executable: "/opt/runner/bin/Runner.Worker".into(),
                     ..Process::default()
                 };

@@ -16,6 +16,7 @@ pub mod engine;
 pub mod events;
 pub mod expected;
 pub mod fakerunner;
+pub mod feed;
 pub mod history;
 pub mod lab;
 pub mod load;

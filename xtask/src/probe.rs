@@ -19,11 +19,13 @@ pub(crate) enum Need {
     Act,
     /// A container engine can be started.
     Engine,
+    /// A browser and its driver are installed.
+    Browser,
 }
 
 /// Why what a suite needs cannot be had; nothing when it can.
 pub(crate) fn obstacle(workspace: &Workspace, need: Need) -> Option<String> {
-    if need != Need::Act && !setup::is_root() {
+    if !matches!(need, Need::Act | Need::Browser) && !setup::is_root() {
         return Some("needs root".to_owned());
     }
     match need {
@@ -42,6 +44,7 @@ pub(crate) fn obstacle(workspace: &Workspace, need: Need) -> Option<String> {
                 "no container engine: dockerd, docker and overlay file systems are needed".to_owned()
             })
         }
+        Need::Browser => browser_obstacle(workspace),
     }
 }
 
@@ -56,6 +59,15 @@ fn ebpf_obstacle(workspace: &Workspace) -> Option<String> {
     let reason = String::from_utf8_lossy(&output.stderr);
     let last = reason.lines().last().unwrap_or_default();
     Some(format!("`buildtrail-agent check` ends with code {code}: {last}"))
+}
+
+fn browser_obstacle(workspace: &Workspace) -> Option<String> {
+    if let Err(error) = setup::browser(workspace) {
+        return Some(format!("{error:#}"));
+    }
+    let works = answer(Command::new("chromedriver").arg("--version"))
+        .and_then(|_| answer(Command::new("chromium").args(["--no-sandbox", "--version"])));
+    works.is_none().then(|| "chromium or its driver does not run here".to_owned())
 }
 
 fn has_cgroup2() -> bool {

@@ -126,6 +126,11 @@ const DEBIAN_EBPF: [Need; 9] = [
 const EMULATOR: [Need; 1] =
     [need("qemu-system-x86", "boots other kernels", There::Program("qemu-system-x86_64"))];
 
+const BROWSER: [Need; 2] = [
+    need("chromium", "looks at the web pages", There::Program("chromium")),
+    need("chromium-driver", "drives that browser", There::Program("chromedriver")),
+];
+
 const ORACLE: [Need; 2] = [
     need("golang-go", "runs the independent judge of the log's proofs", There::Program("go")),
     need(
@@ -174,6 +179,12 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
 /// Installs what booting other kernels needs and is missing.
 pub(crate) fn emulator(workspace: &Workspace) -> Result<()> {
     let missing: Vec<&Need> = EMULATOR.iter().filter(|need| !need.is_there()).collect();
+    if missing.is_empty() { Ok(()) } else { install_packages(workspace, &missing) }
+}
+
+/// Installs the browser that looks at the web pages, if it is missing.
+pub(crate) fn browser(workspace: &Workspace) -> Result<()> {
+    let missing: Vec<&Need> = BROWSER.iter().filter(|need| !need.is_there()).collect();
     if missing.is_empty() { Ok(()) } else { install_packages(workspace, &missing) }
 }
 

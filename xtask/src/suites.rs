@@ -60,10 +60,12 @@ pub(crate) enum Suite {
     Kills,
     /// Networks, disks and clocks that fail.
     Faults,
+    /// The web pages in a real browser.
+    Web,
 }
 
 /// The end-to-end suites in the order in which they run.
-const END_TO_END: [Suite; 18] = [
+const END_TO_END: [Suite; 19] = [
     Suite::Usage,
     Suite::Job,
     Suite::Runner,
@@ -82,6 +84,7 @@ const END_TO_END: [Suite; 18] = [
     Suite::Enrolment,
     Suite::Kills,
     Suite::Faults,
+    Suite::Web,
 ];
 
 impl Suite {
@@ -107,6 +110,7 @@ impl Suite {
             Self::Enrolment => "enrolment",
             Self::Kills => "kills",
             Self::Faults => "faults",
+            Self::Web => "web",
         }
     }
 
@@ -114,6 +118,7 @@ impl Suite {
         match self {
             Self::Unit | Self::Usage | Self::Kills => &[],
             Self::Faults => &[Need::Namespaces],
+            Self::Web => &[Need::Browser],
             Self::Job => &[Need::Ebpf, Need::Namespaces, Need::Act],
             Self::Containers => &[Need::Ebpf, Need::Act, Need::Engine],
             Self::Runner

@@ -68,7 +68,12 @@ function show(body, event) {
   link.href = event.link;
   link.textContent = event.time;
   time.append(link);
-  row.append(time, cell(event.kind, "Kind", "fit"), cell(event.job, "Job"), cell(event.process, "Process", "proc mono"), cell(event.what, "What", "what"));
+  const kind = cell("", "Kind", "fit");
+  const badge = document.createElement("span");
+  badge.className = "badge";
+  badge.textContent = event.kind;
+  kind.append(badge);
+  row.append(time, kind, cell(event.job, "Job"), cell(event.process, "Process", "proc mono"), cell(event.what, "What", "what"));
   body.prepend(row);
   while (body.rows.length > MAX_LIVE_ROWS) body.lastElementChild.remove();
 }

@@ -12,7 +12,7 @@ use buildtrail_proto::{
         ListActsRequest, ListJobsRequest, Order, Search, SearchEventsRequest, audit_event::Body,
     },
 };
-use buildtrail_query::Field;
+use buildtrail_query::{Field, MAX_VALUE_BYTES, exactly};
 
 use super::{
     Visit, Web,
@@ -151,12 +151,11 @@ async fn job_of(asking: &Asking<'_>, id: &str) -> Result<JobPage, QueryError> {
         touched(asking, &summary, &of_job, Field::Secret),
         touched(asking, &summary, &of_job, Field::Credential),
         touched(asking, &summary, &of_job, Field::Dest),
-        asking.total(of_workflow(&job)),
+        known_since(asking, &job),
         host_name(asking, &summary.host_id),
     );
     let processes = processes?;
-    let before = |row: AggregateRow| is_before(row.first.as_ref(), summary.first_event.as_ref());
-    let has_history = !job.repository.is_empty() && history?.is_some_and(before);
+    let has_history = is_before(history?.as_ref(), summary.first_event.as_ref());
     Ok(JobPage {
         history: if has_history { History::Known } else { History::FirstRun },
         host_name: host_name?,
@@ -173,8 +172,17 @@ async fn job_of(asking: &Asking<'_>, id: &str) -> Result<JobPage, QueryError> {
     })
 }
 
-fn of_workflow(job: &Job) -> Search {
-    and(and(Search::default(), "repo", &[&job.repository]), "workflow", &[&job.workflow])
+/// The runs of the job's workflow; `None`: it has no name that can be searched for.
+fn of_workflow(job: &Job) -> Option<Search> {
+    let sane = |text: &str| exactly(text).len() <= MAX_VALUE_BYTES;
+    let named = !job.repository.is_empty() && sane(&job.repository) && sane(&job.workflow);
+    named.then(|| and(and(Search::default(), "repo", &[&job.repository]), "workflow", &[&job.workflow]))
+}
+
+/// Since when runs of the job's workflow are known.
+async fn known_since(asking: &Asking<'_>, job: &Job) -> Result<Option<Timestamp>, QueryError> {
+    let Some(runs) = of_workflow(job) else { return Ok(None) };
+    Ok(asking.total(runs).await?.and_then(|row| row.first))
 }
 
 fn is_before(time: Option<&Timestamp>, other: Option<&Timestamp>) -> bool {
@@ -192,10 +200,10 @@ async fn touched(
     let rows = asking.aggregate(of_job.clone(), &[field], AggregateSort::Events, 500).await?.rows;
     let rows: Vec<AggregateRow> =
         rows.into_iter().filter(|row| row.values.first().is_some_and(|value| !value.is_empty())).collect();
-    if rows.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ever = asking.aggregate(of_workflow(&job), &[field], AggregateSort::Events, 10_000).await?.rows;
+    let Some(runs) = of_workflow(&job).filter(|_| !rows.is_empty()) else {
+        return Ok(rows.into_iter().map(|row| Touched { row, new: false }).collect());
+    };
+    let ever = asking.aggregate(runs, &[field], AggregateSort::Events, 10_000).await?.rows;
     let touched = rows.into_iter().map(|row| {
         let known = ever.iter().find(|known| known.values == row.values);
         let new = known.is_none_or(|known| !is_before(known.first.as_ref(), summary.first_event.as_ref()));

@@ -54,6 +54,8 @@ pub(crate) struct Visitor {
     pub(crate) everything: bool,
     /// Goes into every form that changes something; absent where no session is.
     pub(crate) csrf: Option<String>,
+    /// Sections that their role or scope does not open.
+    pub(crate) closed: Vec<Section>,
     /// A local administrator, who is for emergencies: every page says so.
     pub(crate) is_break_glass: bool,
 }
@@ -128,7 +130,7 @@ fn side(view: &View, section: Section) -> Markup {
             @if let Some(visitor) = &view.visitor {
                 nav aria-label="Main" {
                     ul {
-                        @for (place, address, name, _) in SECTIONS {
+                        @for (place, address, name, _) in SECTIONS.into_iter().filter(|(place, ..)| !visitor.closed.contains(place)) {
                             li { a href=(address) aria-current=[(place == section).then_some("page")] { (name) } }
                         }
                     }

@@ -40,7 +40,7 @@ use self::{
     zone::Zone,
 };
 use crate::{
-    access::Person,
+    access::{Action, Person},
     export,
     query::{self, Queries, QueryError},
 };
@@ -63,6 +63,7 @@ pub(crate) fn router(web: Web) -> Router {
         .route("/jobs", get(handlers::jobs))
         .route("/jobs/{id}", get(handlers::job))
         .route("/jobs/{id}/verify", post(verify::job))
+        .route("/jobs/{id}/evidence", get(verify::evidence))
         .route("/secrets", get(handlers::secrets))
         .route("/secret", get(handlers::secret))
         .route("/credential", get(handlers::credential))
@@ -117,6 +118,14 @@ fn visitor(person: &Person) -> Visitor {
         scope: person.scope.to_string(),
         everything: person.scope.is_everything(),
         csrf: person.csrf.as_ref().map(|csrf| csrf.as_str().to_owned()),
+        closed: [
+            (Section::Hosts, Action::ReadHosts),
+            (Section::Integrity, Action::ReadActs),
+            (Section::Tail, Action::Analyse),
+        ]
+        .into_iter()
+        .filter_map(|(section, action)| (!person.may(action)).then_some(section))
+        .collect(),
         is_break_glass: person.is_break_glass(),
     }
 }

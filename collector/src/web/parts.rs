@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use super::{
     layout::View,
     link::to,
-    text::{is_linkable, number, short},
+    text::{is_linkable, number, short, whole},
 };
 
 /// How a badge looks.
@@ -121,7 +121,7 @@ fn mistake(text: &str, error: &ParseError) -> Markup {
         div.notice.bad role="alert" {
             strong { "This search was not understood" }
             pre { (around) "\n" (mark) "^" }
-            span { (short(&error.message)) }
+            span { (whole(&error.message)) }
         }
     }
 }

@@ -1,9 +1,9 @@
-//! "Verify": the real thing, from what is on disk.
+//! "Verify" and "Download evidence": the real thing, from what is on disk.
 
 use axum::{
     extract::{FromRequest as _, Path, Request, State},
-    http::Extensions,
-    response::Response,
+    http::{Extensions, header},
+    response::{IntoResponse as _, Response},
 };
 use buildtrail_evidence::verify::{Report, Trust, verify_bundle};
 use buildtrail_proto::v1::{ExportFormat, ExportJobRequest, export_server::Export as _};
@@ -43,7 +43,24 @@ async fn asked(request: Request) -> Result<(Visit, Extensions), Response> {
     Ok((Visit::of(form.person, &kept), extensions))
 }
 
-async fn job_report(web: &Web, job_id: String, extensions: Extensions) -> Result<(String, Report), Status> {
+/// `GET /jobs/{id}/evidence`: the bundle, for `buildtrail verify --bundle`.
+pub(super) async fn evidence(
+    State(web): State<Web>,
+    Path(id): Path<String>,
+    visit: Visit,
+    request: Request,
+) -> Result<Response, Response> {
+    let bundle = bundle(&web, id, request.extensions().clone()).await;
+    let bundle = bundle.map_err(|status| visit.refused(&status))?;
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream"),
+        (header::CONTENT_DISPOSITION, "attachment; filename=\"job.evidence\""),
+    ];
+    Ok((headers, bundle).into_response())
+}
+
+/// The export decides by the request's person whether they may.
+async fn bundle(web: &Web, job_id: String, extensions: Extensions) -> Result<Vec<u8>, Status> {
     let message = ExportJobRequest { job_id, format: ExportFormat::Bundle.into() };
     let request = tonic::Request::from_parts(MetadataMap::new(), extensions, message);
     let mut pieces = web.export.export_job(request).await?.into_inner();
@@ -51,6 +68,11 @@ async fn job_report(web: &Web, job_id: String, extensions: Extensions) -> Result
     while let Some(piece) = pieces.next().await {
         bundle.extend(piece?.data);
     }
+    Ok(bundle)
+}
+
+async fn job_report(web: &Web, job_id: String, extensions: Extensions) -> Result<(String, Report), Status> {
+    let bundle = bundle(web, job_id, extensions).await?;
     let trust = Trust { log_key: Some(web.query.tree.log_key.clone()), ..Trust::default() };
     let checked = tokio::task::spawn_blocking(move || verify_bundle(&bundle, &trust)).await;
     let found = checked

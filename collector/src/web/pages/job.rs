@@ -33,6 +33,10 @@ pub(in crate::web) const TELLING: [&str; 7] = [
     "credential.left",
     "socket.opened",
 ];
+/// Longest value that a link searches for as it is …
+const MAX_SEARCHED_BYTES: usize = 500;
+/// … and how much of a longer one.
+const SEARCHED_CHARACTERS: usize = 100;
 /// Rows of one step that are shown.
 const STEP_ROWS: usize = 200;
 
@@ -103,7 +107,7 @@ fn actions(view: &View, job: &Job, may_export: bool) -> Markup {
                 }
             }
             @if may_export {
-                a.button href={ "/jobs/" (id) "/evidence" } download={ "job-" (id) ".bundle" } { "Download evidence" }
+                a.button href={ "/jobs/" (id) "/evidence" } download={ "job-" (id) ".evidence" } { "Download evidence" }
             }
             a.button href=(search_for(&format!("job={id}"))) { "Search its events" }
         }
@@ -178,11 +182,16 @@ pub(in crate::web) fn host_id(id: &str) -> String {
     id.chars().filter(|character| character.is_ascii_alphanumeric() || "._:-".contains(*character)).collect()
 }
 
-/// `field="value"` in the search language.
+/// `field="value"` in the search language; of a value that is too long for an address, `field~"its beginning"`.
 pub(in crate::web) fn condition(field: &str, value: &str) -> String {
     use buildtrail_proto::v1::{Condition, Operator, Search};
-    let values = vec![buildtrail_query::exactly(value)];
-    let condition = Condition { field: field.to_owned(), operator: Operator::Equals.into(), values };
+    let exact = buildtrail_query::exactly(value);
+    let (operator, value) = if exact.len() <= MAX_SEARCHED_BYTES {
+        (Operator::Equals, exact)
+    } else {
+        (Operator::Contains, value.chars().take(SEARCHED_CHARACTERS).collect())
+    };
+    let condition = Condition { field: field.to_owned(), operator: operator.into(), values: vec![value] };
     buildtrail_query::to_text(&Search { r#where: vec![condition], ..Search::default() })
 }
 

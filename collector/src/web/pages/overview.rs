@@ -50,7 +50,7 @@ pub(in crate::web) fn show(view: &View, shown: &Overview) -> Response {
         (stats(shown))
         (attention(view, shown))
         div.two {
-            section.card { header { h2 { "Jobs" } p.end { "at work, by hour" } } (chart::bars("Jobs", &shown.axis, &shown.jobs_over_time)) }
+            section.card { header { h2 { "Jobs" } p.end { "started, by hour" } } (chart::bars("Jobs", &shown.axis, &shown.jobs_over_time)) }
             section.card { header { h2 { "Secrets" } p.end { "accesses, by hour" } } (chart::bars("Secret accesses", &shown.axis, &shown.secrets_over_time)) }
         }
         (card("Latest jobs", &html! { a href="/jobs" { "All jobs" } }, &html! {
