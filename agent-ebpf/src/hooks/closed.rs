@@ -81,7 +81,9 @@ pub fn socket_release(ctx: SockContext) -> i32 {
     if !socket.is_null() {
         // SAFETY: checked above.
         let socket = unsafe { &mut *socket };
-        let ends_later = socket.protocol == TCP && socket.flags & SocketFlags::STARTED != 0;
+        // Before 5.12 `tcp_state` has no socket storage, so nobody knows how far a connection came: its end is not told.
+        let ends_later = socket.protocol == TCP
+            && (cfg!(feature = "before-5-12") || socket.flags & SocketFlags::STARTED != 0);
         if socket.flags & SocketFlags::OPEN != 0 && !ends_later {
             report(socket, Hook::SocketRelease, End::of_datagrams(socket));
             socket.flags &= SocketFlags::BY_PACKET;

@@ -6,7 +6,7 @@ use aya_ebpf::{
     helpers::{
         bpf_get_current_pid_tgid,
         generated::{
-            bpf_loop, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
+            bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
             bpf_probe_read_user_str, bpf_ringbuf_output,
         },
     },
@@ -179,17 +179,19 @@ fn read_environment(
     record: &mut ExecRecord,
     walk: *mut Walk,
     out: u32,
-    mut slot: u32,
+    slot: u32,
     mm: Object,
 ) -> Option<usize> {
     let (at, end) = (mm.read(|o| &o.mm_env_start)?, mm.read(|o| &o.mm_env_end)?);
-    // SAFETY: the caller owns the slot; the callback, which changes `walk`, has the signature that the helper wants, and
-    // `slot` outlives the call.
-    let walk = unsafe {
-        *walk = Walk { at, end, out, skipping: 0, flags: 0, name_length: 0 };
-        bpf_loop(ENVIRONMENT_STEPS, step as *const () as *mut c_void, (&raw mut slot).cast(), 0);
-        &*walk
-    };
+    // SAFETY: the caller owns the slot.
+    unsafe { *walk = Walk { at, end, out, skipping: 0, flags: 0, name_length: 0 } };
+    for _ in 0..ENVIRONMENT_STEPS {
+        if exec_step(slot) != 0 {
+            break;
+        }
+    }
+    // SAFETY: as above.
+    let walk = unsafe { &*walk };
     record.flags |= walk.flags;
     if walk.at < walk.end {
         record.flags |= ExecFlags::ENVIRONMENT_CUT;
@@ -198,10 +200,12 @@ fn read_environment(
     if end > EXEC_DATA_BYTES { None } else { Some(end) }
 }
 
-/// One variable, or one chunk of a long one. Returns 1 to stop.
-extern "C" fn step(_index: u32, slot: *const u32) -> i64 {
-    // SAFETY: `bpf_loop` passes the pointer that it was given.
-    let Some(slot) = EXEC_SLOTS.get_ptr_mut(unsafe { *slot }) else { return 1 };
+/// One variable, or one chunk of a long one. Returns 1 to stop. A global function is verified once, on its own, so that the
+/// loop around it stays short for the verifier (kernel/bpf/verifier.c, `do_check_subprogs`, since 5.6; `bpf_loop` came in 5.17).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn exec_step(slot: u32) -> i64 {
+    let Some(slot) = EXEC_SLOTS.get_ptr_mut(slot) else { return 1 };
     let slot: *mut Slot = slot;
     // SAFETY: this program owns the slot.
     let (walk, chunk) = unsafe { (&mut (*slot).walk, (*slot).chunk.as_mut_ptr()) };

@@ -7,7 +7,7 @@
 use std::{collections::HashMap, os::fd::AsFd as _};
 
 use aya::{
-    Btf, Ebpf, EbpfLoader, include_bytes_aligned,
+    Btf, Ebpf, EbpfLoader,
     maps::{Array, HashMap as BpfHashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{
         CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FEntry, Program,
@@ -26,13 +26,11 @@ use super::{
     coverage::{HookReport, Tier},
     files::KernelWatch,
     members::{self, KernelMembers},
+    object,
     pins::{Adopted, Generation, LinkName, Pins, PinsError, Predecessor, Unfinished},
     prototypes::Differing,
 };
 use crate::error::with_causes;
-
-/// The eBPF object that [`Loaded`] loads.
-pub(crate) static OBJECT: &[u8] = include_bytes_aligned!(env!("BUILDTRAIL_BPF_OBJECT"));
 
 /// Sizes of the ring buffers in bytes; powers of two, at least one page.
 #[derive(Clone, Copy, Debug)]
@@ -237,7 +235,7 @@ pub fn generation(offsets: &Offsets, rings: RingSizes, highest: Tier) -> Generat
     let sizes = [rings.critical.to_le_bytes(), rings.bulk.to_le_bytes()].concat();
     Generation::new(
         &[buildtrail_agent_abi::LAYOUT.as_bytes()],
-        &[OBJECT, &sizes, &offset_bytes(offsets), &[highest as u8]],
+        &[object::choose(), &sizes, &offset_bytes(offsets), &[highest as u8]],
     )
 }
 
@@ -265,7 +263,7 @@ fn open(offsets: &Offsets, rings: RingSizes) -> Result<(Ebpf, Btf, Loaded), Sens
         .override_global("OFFSETS", offset_bytes(offsets).as_slice(), true)
         .map_max_entries("CRITICAL", rings.critical)
         .map_max_entries("BULK", rings.bulk)
-        .load(OBJECT)
+        .load(object::choose())
         .map_err(|error| SensorError::from_load(&error))?;
     let mut maps = HashMap::new();
     for name in MAPS {

@@ -11,6 +11,7 @@ pub mod files;
 pub mod handover;
 pub mod loader;
 pub mod members;
+pub mod object;
 pub mod offsets;
 pub mod pins;
 pub mod privilege;
@@ -185,6 +186,9 @@ impl Sensor {
         let (writes, report) = start_writes(writes);
         hooks.push(report);
         let mut coverage = CoverageReport::new(hooks, &resolved.missing);
+        if object::is_degraded() {
+            coverage.gaps.push(object::GAP.to_owned());
+        }
         if let Some(error) = not_pinned.or_else(|| loaded.not_pinned.take()) {
             warn!(%error, "programs are not kept attached while no agent runs");
             coverage.gaps.push(format!("What happens while the agent is restarted is not seen: {error}"));

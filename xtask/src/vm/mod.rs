@@ -7,6 +7,7 @@ mod apt;
 mod archive;
 mod boot;
 mod coverage;
+mod degraded;
 mod facts;
 mod guest;
 mod kernels;
