@@ -8,7 +8,7 @@ use aya_ebpf::{
     cty::c_char,
     helpers::{
         bpf_get_current_pid_tgid,
-        generated::{bpf_d_path, bpf_probe_read_kernel_str, bpf_ringbuf_output},
+        generated::{bpf_d_path, bpf_probe_read_kernel_str},
     },
     macros::fentry,
     programs::FEntryContext,
@@ -19,7 +19,7 @@ use buildtrail_agent_abi::{
 };
 
 use crate::{
-    emit::{self, Outcome},
+    emit::{self, Outcome, Urgency},
     hooks::registers,
     kread::Object,
     maps::{
@@ -281,17 +281,13 @@ fn report(entry: Object, inode: Object, file: Option<Object>, event: Event) {
 #[inline(always)]
 fn send(slot: *mut FileSlot, length: usize, hook: Hook) {
     // SAFETY: this program owns the slot; the size is bounded by the record.
-    let result = unsafe {
-        bpf_ringbuf_output(
-            (&raw const CRITICAL).cast_mut().cast(),
-            (&raw mut (*slot).record).cast(),
-            (FIXED_BYTES + length) as u64,
-            0,
-        )
+    let outcome = unsafe {
+        let record = (&raw mut (*slot).record).cast();
+        emit::copy(&CRITICAL, record, (FIXED_BYTES + length) as u64, Urgency::Soon)
     };
     // SAFETY: as above.
     unsafe { slots::release(slot) };
-    emit::count(hook, if result == 0 { Outcome::Emitted } else { Outcome::RingFull });
+    emit::count(hook, outcome);
 }
 
 /// The path as the process sees it.

@@ -8,7 +8,7 @@ use std::{collections::HashMap, os::fd::AsFd as _};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap as BpfHashMap, Map, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap as BpfHashMap, Map, PerCpuArray},
     programs::{
         CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FEntry, Program,
         ProgramError, TracePoint,
@@ -29,6 +29,7 @@ use super::{
     object,
     pins::{Adopted, Generation, LinkName, Pins, PinsError, Predecessor, Unfinished},
     prototypes::Differing,
+    rings::Rings,
 };
 use crate::error::with_causes;
 
@@ -73,9 +74,10 @@ pub struct Loaded {
 }
 
 /// The maps that the agent uses; the others live as long as the programs.
-const MAPS: [&str; 12] = [
+const MAPS: [&str; 13] = [
     "CRITICAL",
     "BULK",
+    "READER",
     "COUNTERS",
     "REPORTED",
     "IDENTITY_VARIABLES",
@@ -331,22 +333,13 @@ impl Loaded {
         self.declare_agent()
     }
 
-    /// The ring of processes and credentials. Can be taken once.
+    /// The rings, of these sizes. Can be taken once.
     ///
     /// # Errors
     ///
-    /// [`SensorError::Load`] when it is gone or not a ring buffer.
-    pub fn take_critical(&mut self) -> Result<RingBuf<MapData>, SensorError> {
-        self.take_ring("CRITICAL")
-    }
-
-    /// The ring of connections and DNS. Can be taken once.
-    ///
-    /// # Errors
-    ///
-    /// [`SensorError::Load`] when it is gone or not a ring buffer.
-    pub fn take_bulk(&mut self) -> Result<RingBuf<MapData>, SensorError> {
-        self.take_ring("BULK")
+    /// [`SensorError::Load`] when one is gone or not a ring buffer.
+    pub fn take_rings(&mut self, sizes: RingSizes) -> Result<Rings, SensorError> {
+        Rings::new(self.take_map("CRITICAL")?, self.take_map("BULK")?, self.take_map("READER")?, sizes)
     }
 
     /// What the programs themselves say, for the agent's log. `None` when that cannot be read, which loses no event;
@@ -430,10 +423,6 @@ impl Loaded {
             map.set(u32::from(*hook as u16), PodCounters(*counters), 0).map_err(refused)?;
         }
         Ok(())
-    }
-
-    fn take_ring(&mut self, name: &str) -> Result<RingBuf<MapData>, SensorError> {
-        RingBuf::try_from(self.take_map(name)?).map_err(refused)
     }
 
     /// Counters of each hook since load, summed over CPUs.

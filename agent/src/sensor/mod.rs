@@ -17,23 +17,16 @@ pub mod pins;
 pub mod privilege;
 pub mod prototypes;
 pub mod records;
+pub mod rings;
 pub mod runners;
 pub mod sequence;
 pub mod tracefs;
 pub mod written;
 
-use std::{
-    error::Error,
-    fs, io,
-    os::fd::{AsRawFd as _, BorrowedFd},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{error::Error, fs, io, os::fd::BorrowedFd, path::PathBuf, time::Duration};
 
-use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use buildtrail_agent_abi::{Counters, Hook, RunnerName, VariableName};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::warn;
 
 use crate::{
@@ -51,12 +44,11 @@ use loader::{Allowed, Loaded, Lookups, RingSizes};
 use members::{KernelMembers, Member};
 use pins::{Pins, Predecessor};
 use records::{Record, What};
+use rings::Rings;
 use runners::{Look, RunnerSensor};
 use sequence::{Gap, Sequences};
 use written::{Act, WriteSensor};
 
-/// Records taken from one ring in one go, so that a flood cannot keep the rest waiting.
-const MAX_RECORDS: usize = 65_536;
 /// The hook that fanotify serves.
 const FILE_HOOK: &str = "secret.file";
 /// As well.
@@ -109,8 +101,7 @@ pub struct Wanted {
 /// All kernel sensors, attached. Dropping it detaches them.
 pub struct Sensor {
     loaded: Loaded,
-    critical: RingBuf<MapData>,
-    bulk: RingBuf<MapData>,
+    rings: Rings,
     kernel_log: Option<EbpfLogger<&'static dyn log::Log>>,
     files: Option<FileSensor>,
     writes: Option<WriteSensor>,
@@ -212,8 +203,7 @@ impl Sensor {
             overlap,
             base,
             _pins: pins,
-            critical: loaded.take_critical()?,
-            bulk: loaded.take_bulk()?,
+            rings: loaded.take_rings(rings)?,
             loaded,
             kernel_log,
             files,
@@ -229,26 +219,18 @@ impl Sensor {
     /// # Errors
     ///
     /// When the kernel refuses to wait.
-    pub fn wait(&self, wake: BorrowedFd<'_>, timeout: Duration) -> Result<(), SensorError> {
-        // SAFETY: the rings outlive the borrowed descriptors.
-        let rings = unsafe {
-            [BorrowedFd::borrow_raw(self.critical.as_raw_fd()), BorrowedFd::borrow_raw(self.bulk.as_raw_fd())]
-        };
-        let mut descriptors = vec![wake, rings[0], rings[1]];
+    pub fn wait(&mut self, wake: BorrowedFd<'_>, timeout: Duration) -> Result<(), SensorError> {
+        let mut others = vec![wake];
         if let Some(files) = &self.files {
-            descriptors.extend([files.events_fd(), files.changes_fd()]);
-            descriptors.extend(files.changed_fd());
+            others.extend([files.events_fd(), files.changes_fd()]);
+            others.extend(files.changed_fd());
         }
-        descriptors.extend(self.runners.as_ref().map(RunnerSensor::descriptor));
-        let mut polled: Vec<PollFd<'_>> =
-            descriptors.into_iter().map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        match poll(&mut polled, timeout) {
-            Ok(_) | Err(nix::Error::EINTR) => Ok(()),
-            Err(error) => {
-                Err(SensorError::System { what: "cannot wait for the kernel", source: error.into() })
-            }
-        }
+        others.extend(self.runners.as_ref().map(RunnerSensor::descriptor));
+        let refused = |error: nix::Error| SensorError::System {
+            what: "cannot wait for the kernel",
+            source: error.into(),
+        };
+        self.rings.wait(others, timeout).map_err(refused)
     }
 
     /// Takes what waits. Sources are read in the order that lets a record find its process: files, then connections,
@@ -282,26 +264,24 @@ impl Sensor {
         let inheritance = std::mem::take(&mut self.inheritance);
         batch.unreadable = inheritance.unreadable;
         batch.records = inheritance.records;
-        for ring in [&mut self.bulk, &mut self.critical] {
-            for _ in 0..MAX_RECORDS {
-                let Some(item) = ring.next() else { break };
-                match records::decode(&item) {
-                    Ok((record, place)) => {
-                        if !self.sequences.take(place, record.time) {
-                            batch.malformed += 1;
-                            warn!(?place, "a record from the kernel has a number that came before");
-                        }
-                        if !self.overlap.is_known(&record) {
-                            batch.records.push(record);
-                        }
-                    }
-                    Err(error) => {
-                        batch.malformed += 1;
-                        warn!(%error, "a record from the kernel cannot be read");
-                    }
+        let mut malformed = 0;
+        let (sequences, overlap) = (&mut self.sequences, &mut self.overlap);
+        self.rings.take(|bytes| match records::decode(bytes) {
+            Ok((record, place)) => {
+                if !sequences.take(place, record.time) {
+                    malformed += 1;
+                    warn!(?place, "a record from the kernel has a number that came before");
+                }
+                if !overlap.is_known(&record) {
+                    batch.records.push(record);
                 }
             }
-        }
+            Err(error) => {
+                malformed += 1;
+                warn!(%error, "a record from the kernel cannot be read");
+            }
+        });
+        batch.malformed = malformed;
         batch.records.sort_by_key(|record| record.time);
         self.identify_files(&mut batch);
         batch.gaps = self.sequences.gaps(BootTime::now());
