@@ -7,7 +7,7 @@ use aya_ebpf::{
     btf_maps::RingBuf,
     helpers::{
         bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_smp_processor_id,
-        generated::{bpf_get_current_task, bpf_ktime_get_boot_ns, bpf_ringbuf_output, bpf_ringbuf_query},
+        generated::{bpf_ktime_get_boot_ns, bpf_ringbuf_output, bpf_ringbuf_query},
     },
 };
 use buildtrail_agent_abi::{Counters, Header, Hook, Kind, Reader, WAKE_SLACK};
@@ -41,9 +41,20 @@ pub fn count(hook: Hook, outcome: Outcome) {
     }
 }
 
-/// The running task.
+/// The running task, as the verifier knows it: its members can be loaded.
+#[cfg(not(feature = "before-5-12"))]
 #[inline(always)]
 pub fn current() -> Object {
+    use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
+    // SAFETY: a helper without arguments.
+    Object::at(unsafe { bpf_get_current_task_btf() } as u64)
+}
+
+/// The running task: the helper that tells its type came with 5.11.
+#[cfg(feature = "before-5-12")]
+#[inline(always)]
+pub fn current() -> Object {
+    use aya_ebpf::helpers::generated::bpf_get_current_task;
     // SAFETY: a helper without arguments.
     Object::at(unsafe { bpf_get_current_task() })
 }
@@ -55,11 +66,18 @@ pub fn boot_time_ns() -> u64 {
 }
 
 /// When the task's process started.
+///
+/// # Safety
+///
+/// As for [`Object::load`].
 #[inline(always)]
-pub fn start_of(task: Object) -> u64 {
-    task.follow(|o| &o.task_group_leader)
-        .and_then(|leader| leader.read(|o| &o.task_start_boottime))
-        .unwrap_or(0)
+pub unsafe fn start_of(task: Object) -> u64 {
+    // SAFETY: by contract.
+    unsafe {
+        task.load_pointer(|o| &o.task_group_leader)
+            .and_then(|leader| leader.load(|o| &o.task_start_boottime))
+            .unwrap_or(0)
+    }
 }
 
 /// Takes the next number of this hook on this CPU. Each number is a record that is emitted or counted as lost.
@@ -84,14 +102,16 @@ pub fn header(kind: Kind, hook: Hook) -> Header {
 pub fn user() -> User {
     let task = current();
     let uid = bpf_get_current_uid_gid() as u32;
+    // SAFETY: the verifier knows the running task.
+    let (start_boot_time_ns, effective_uid) = unsafe {
+        let cred = task.load_pointer(|o| &o.task_cred);
+        (start_of(task), cred.and_then(|cred| cred.load(|o| &o.cred_euid)).unwrap_or(uid))
+    };
     User {
-        start_boot_time_ns: start_of(task),
+        start_boot_time_ns,
         tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
         uid,
-        effective_uid: task
-            .follow(|o| &o.task_cred)
-            .and_then(|cred| cred.read(|o| &o.cred_euid))
-            .unwrap_or(uid),
+        effective_uid,
         padding: 0,
     }
 }

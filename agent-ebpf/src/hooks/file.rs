@@ -267,8 +267,9 @@ fn report(entry: Object, inode: Object, file: Option<Object>, event: Event) {
     record.action = event.action as u16;
     record.matched = matched;
     record.flags = event.flags;
-    record.call = registers::current().read::<u64>(|o| &o.regs_number).unwrap_or(0) as u32;
-    record.task_flags = emit::current().read(|o| &o.task_flags).unwrap_or(0);
+    record.call = registers::call().unwrap_or(0) as u32;
+    // SAFETY: the verifier knows the running task.
+    record.task_flags = unsafe { emit::current().load(|o| &o.task_flags) }.unwrap_or(0);
     let length = match file {
         Some(file) => read_path(record, file),
         None => read_name(record, entry),
