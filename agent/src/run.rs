@@ -454,7 +454,7 @@ fn sense(
             file.write(&saved);
         }
     }
-    pipeline.process(sensor.drain());
+    pipeline.process(sensor.drain_at_the_end());
     sensor.note_lineage(&pipeline.take_lineage_news());
     let saved = pipeline.finish(&|| sensor.counters());
     if let Some(file) = state {

@@ -271,7 +271,7 @@ impl Pipeline {
             self.emit_lookup(lookup);
         }
         self.end_jobs(|_| true);
-        self.report_losses(counters);
+        self.report_losses(counters, true);
         self.log_counters();
         self.emit_heartbeat();
         let saved = self.state();

@@ -41,17 +41,70 @@ pub struct Row {
     /// In a step of a build job.
     pub in_job: bool,
     run: fn(&Path, u32) -> Result<()>,
+    /// What security functions may add, counted in instructions.
+    guest: Goal,
+    /// What the agent may use in turn, in instructions.
+    guest_agent: Option<u32>,
+    /// What tracepoints, cgroup hooks and fanotify may add, in nanoseconds.
+    native: Goal,
+}
+
+/// What the hooks may add to an operation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Goal {
+    /// So much.
+    Most(u32),
+    /// So many tenths of a percent of the operation.
+    PerMille(u32),
+    /// Shown only.
+    None,
+}
+
+/// Where costs were measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// In a guest whose clock counts them, with security functions.
+    Instructions,
+    /// Of processor time, without security functions.
+    Nanoseconds,
 }
 
 /// All rows.
 pub const ROWS: [Row; 7] = [
-    row("syscall", "any system call", 400_000, false, syscalls),
-    row("open-outside", "ordinary open, outside a job", 40_000, false, opens),
-    row("open-inside", "ordinary open, inside a job", 40_000, true, opens),
-    row("watched", "watched open, event delivered", 4_000, true, secrets),
-    row("connect", "connect cycle, event delivered", 4_000, true, connections),
-    row("request", "connection with a request and an answer", 2_000, true, requests),
-    row("exec", "fork and exec, event delivered", 400, true, executions),
+    Row {
+        guest: Goal::Most(0),
+        native: Goal::Most(45),
+        ..row("syscall", "any system call", 400_000, false, syscalls)
+    },
+    Row {
+        guest: Goal::Most(350),
+        native: Goal::Most(50),
+        ..row("open-outside", "ordinary open, outside a job", 40_000, false, opens)
+    },
+    Row {
+        guest: Goal::Most(650),
+        native: Goal::Most(100),
+        ..row("open-inside", "ordinary open, inside a job", 40_000, true, opens)
+    },
+    Row {
+        guest: Goal::Most(2500),
+        guest_agent: Some(6000),
+        native: Goal::Most(1300),
+        ..row("watched", "watched open, event delivered", 4_000, true, secrets)
+    },
+    Row {
+        guest: Goal::Most(1500),
+        guest_agent: Some(8000),
+        native: Goal::PerMille(50),
+        ..row("connect", "connect cycle, event delivered", 4_000, true, connections)
+    },
+    row("request", "connection with question and answer", 2_000, true, requests),
+    Row {
+        guest: Goal::PerMille(15),
+        guest_agent: Some(20_000),
+        native: Goal::PerMille(20),
+        ..row("exec", "fork and exec, event delivered", 400, true, executions)
+    },
 ];
 
 const fn row(
@@ -61,7 +114,14 @@ const fn row(
     in_job: bool,
     run: fn(&Path, u32) -> Result<()>,
 ) -> Row {
-    Row { name, what, count, in_job, run }
+    Row { name, what, count, in_job, run, guest: Goal::None, guest_agent: None, native: Goal::None }
+}
+
+/// Names of the rows that are done inside a job, or outside, in one line.
+#[must_use]
+pub fn names(in_job: bool) -> String {
+    let rows = ROWS.iter().filter(|row| row.in_job == in_job);
+    rows.map(|row| row.name).collect::<Vec<_>>().join(" ")
 }
 
 /// Processor time, in nanoseconds, of one row.
@@ -133,6 +193,83 @@ pub fn parse(text: &str) -> Vec<(&'static Row, Cost)> {
         Some((row, Cost { count, inline, agent }))
     };
     text.lines().filter_map(line).collect()
+}
+
+/// The table: what was measured without the agent and with it, and the goals. False when one is missed.
+#[must_use]
+pub fn table(unit: Unit, without: &[(&Row, Cost)], with: &[(&Row, Cost)]) -> (Vec<String>, bool) {
+    let mut lines = vec![format!(
+        "{:<36} {:>10} {:>9} {:>8} {:>9} {:>9}  goal",
+        match unit {
+            Unit::Instructions => "instructions for each",
+            Unit::Nanoseconds => "ns of processor time for each",
+        },
+        "base",
+        "added",
+        "added",
+        "agent",
+        "measured"
+    )];
+    let mut reached = true;
+    for row in &ROWS {
+        let of = |costs: &[(&Row, Cost)]| {
+            costs.iter().find(|(known, _)| known.name == row.name).map(|(_, cost)| *cost)
+        };
+        let (Some(base), Some(agent)) = (of(without), of(with)) else {
+            lines.push(format!("{:<36} not measured", row.what));
+            reached = false;
+            continue;
+        };
+        let (before, after) = (base.each(base.inline), agent.each(agent.inline));
+        let (added, of_agent) = (after - before, agent.each(agent.agent));
+        let (goal, agents_goal) = match unit {
+            Unit::Instructions => (row.guest, row.guest_agent),
+            Unit::Nanoseconds => (row.native, None),
+        };
+        // The guest's clock ticks now and then; a tenth of a percent is what remains of it.
+        let tolerance = before / 1000.0 + 1.0;
+        let (goal_text, within) = match goal {
+            Goal::Most(most) => (format!("≤ {most}"), added <= f64::from(most) + tolerance),
+            Goal::PerMille(most) => {
+                let text = format!("≤ {} %", f64::from(most) / 10.0);
+                (text, added <= before * f64::from(most) / 1000.0 + tolerance)
+            }
+            Goal::None => (String::new(), true),
+        };
+        let agent_within = agents_goal.is_none_or(|most| of_agent <= f64::from(most));
+        let agents_text = agents_goal.map(|most| format!(" + {most} in the agent")).unwrap_or_default();
+        let verdict = match (goal, within && agent_within) {
+            (Goal::None, _) => "",
+            (_, true) => "within",
+            (_, false) => "MISSES",
+        };
+        reached &= within && agent_within;
+        lines.push(format!(
+            "{:<36} {before:>10.0} {added:>+9.0} {:>+7.1}% {of_agent:>9.0} {verdict:>9}  {goal_text}{agents_text}",
+            row.what,
+            added / before * 100.0
+        ));
+    }
+    (lines, reached)
+}
+
+/// The least of each row in several rounds: what else a machine does only adds to it.
+#[must_use]
+pub fn least(rounds: &[(&'static Row, Cost)]) -> Vec<(&'static Row, Cost)> {
+    let of = |row: &'static Row| {
+        let costs = rounds.iter().filter(|(known, _)| known.name == row.name).map(|(_, cost)| *cost);
+        costs
+            .reduce(|a, b| Cost { inline: a.inline.min(b.inline), agent: a.agent.min(b.agent), ..a })
+            .map(|cost| (row, cost))
+    };
+    ROWS.iter().filter_map(of).collect()
+}
+
+impl Cost {
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    fn each(&self, time: u64) -> f64 {
+        time as f64 / f64::from(self.count)
+    }
 }
 
 fn measure(row: &Row, directory: &Path, agent: i32) -> Result<Cost> {
@@ -246,6 +383,17 @@ mod tests {
             found.iter().map(|(row, cost)| (row.name, *cost)).collect::<Vec<_>>(),
             [("open-inside", cost)]
         );
+    }
+
+    #[test]
+    fn the_table_says_what_misses_its_goal() {
+        let cost = |inline| Cost { count: 10, inline, agent: 0 };
+        let all = |inline| ROWS.iter().map(|row| (row, cost(inline))).collect::<Vec<_>>();
+        assert!(table(Unit::Nanoseconds, &all(100_000), &all(100_010)).1);
+        assert!(!table(Unit::Nanoseconds, &all(100_000), &all(200_000)).1);
+        assert!(!table(Unit::Nanoseconds, &all(100_000), &[]).1, "what was not measured reaches nothing");
+        let rounds = [all(7), all(5), all(9)].concat();
+        assert!(least(&rounds).iter().all(|(_, least)| *least == cost(5)));
     }
 
     #[test]
