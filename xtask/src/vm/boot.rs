@@ -15,6 +15,8 @@ use crate::shell::say;
 
 /// Several times what a guest takes.
 const DEADLINE: Duration = Duration::from_mins(5);
+/// The same where instructions are counted, which is several times slower.
+const LONG_DEADLINE: Duration = Duration::from_mins(20);
 const POLL: Duration = Duration::from_millis(100);
 const BEGIN: &str = "@@begin ";
 const END: &str = "@@end ";
@@ -73,9 +75,9 @@ pub(super) fn boot(
 fn boot_once(image: &Path, initrd: &Path, words: &str, speed: Speed, console: &Path) -> Result<Console> {
     let output = File::create(console).with_context(|| format!("cannot write {}", console.display()))?;
     let arguments = format!("console=ttyS0 quiet panic=-1 oops=panic {words}");
-    let counted: &[&str] = match speed {
-        Speed::Any => &[],
-        Speed::InstructionsCounted => &["-icount", "shift=0,sleep=off"],
+    let (counted, deadline): (&[&str], _) = match speed {
+        Speed::Any => (&[], DEADLINE),
+        Speed::InstructionsCounted => (&["-icount", "shift=0,sleep=off"], LONG_DEADLINE),
     };
     let mut guest = Command::new("qemu-system-x86_64")
         .args(counted)
@@ -91,7 +93,7 @@ fn boot_once(image: &Path, initrd: &Path, words: &str, speed: Speed, console: &P
         .context("cannot run qemu-system-x86_64")?;
     let start = Instant::now();
     while guest.try_wait().context("cannot wait for QEMU")?.is_none() {
-        if start.elapsed() > DEADLINE {
+        if start.elapsed() > deadline {
             guest.kill().context("cannot stop QEMU")?;
             guest.wait().context("cannot wait for QEMU")?;
             break;
