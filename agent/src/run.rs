@@ -447,7 +447,6 @@ fn sense(
         }
         pipeline.tick(BootTime::now(), &|| sensor.counters());
         sensor.follow(pipeline.take_wishes());
-        sensor.note_lineage(&pipeline.take_lineage_news());
         if let Some(file) = state
             && let Some(saved) = pipeline.take_changed_state()
         {
@@ -455,7 +454,7 @@ fn sense(
         }
     }
     pipeline.process(sensor.drain_at_the_end());
-    sensor.note_lineage(&pipeline.take_lineage_news());
+    sensor.follow(pipeline.take_wishes());
     let saved = pipeline.finish(&|| sensor.counters());
     if let Some(file) = state {
         file.write(&saved);

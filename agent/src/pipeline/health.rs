@@ -81,11 +81,11 @@ impl Pipeline {
 
     /// One loss event for each hook and reason that lost something since the last look. Where a loss was is known a little
     /// later than that there was one: unless this is the last look, what has no place yet waits for the next.
-    pub(super) fn report_losses(&mut self, counters: ReadCounters<'_>, last: bool) {
+    pub(super) fn report_losses(&mut self, counters: ReadCounters<'_>, at_the_end: bool) {
         match counters() {
             Ok(counters) => {
                 for (hook, now) in counters {
-                    if !last && self.health.postpones(hook.name(), now) {
+                    if !at_the_end && self.health.postpones(hook.name(), now) {
                         continue;
                     }
                     let before = self.health.reported.insert(hook.name(), now).unwrap_or_default();

@@ -14,6 +14,7 @@ pub mod members;
 pub mod object;
 pub mod offsets;
 pub mod pins;
+mod plan;
 pub mod privilege;
 pub mod prototypes;
 pub mod records;
@@ -21,6 +22,7 @@ pub mod rings;
 pub mod runners;
 pub mod sequence;
 pub mod tracefs;
+pub mod wishes;
 pub mod written;
 
 use std::{error::Error, fs, io, os::fd::BorrowedFd, path::PathBuf, time::Duration};
@@ -33,8 +35,6 @@ use crate::{
     catalog::files::{Anywhere, Target},
     clock::BootTime,
     error::with_causes,
-    pipeline::Wishes,
-    process::ProcessId,
 };
 use btf::{Btf, VMLINUX};
 use coverage::{CoverageReport, HookReport, Tier};
@@ -47,6 +47,7 @@ use records::{Record, What};
 use rings::Rings;
 use runners::{Look, RunnerSensor};
 use sequence::{Gap, Sequences};
+pub use wishes::Wishes;
 use written::{Act, WriteSensor};
 
 /// The hook that fanotify serves.
@@ -313,11 +314,19 @@ impl Sensor {
         batch.files = events;
     }
 
-    /// Watches what the pipeline asks for.
+    /// Watches what the pipeline asks for, and tells the kernel side who is a runner and who has ended.
     pub fn follow(&mut self, wishes: Wishes) {
-        if let Some(runners) = &mut self.runners {
-            wishes.runners.into_iter().for_each(|pid| runners.watch(pid));
-            wishes.ended_runners.into_iter().for_each(|pid| runners.forget(pid));
+        for runner in wishes.runners {
+            self.members.add_runner(runner);
+            if let Some(runners) = &mut self.runners {
+                runners.watch(runner.pid);
+            }
+        }
+        for ended in wishes.ended {
+            self.members.remove(ended);
+            if let Some(runners) = &mut self.runners {
+                runners.forget(ended.pid);
+            }
         }
         if let Some(files) = &mut self.files {
             files.watch_relocated(&wishes.relocated);
@@ -362,16 +371,6 @@ impl Sensor {
     pub fn members(&self) -> Vec<Member> {
         self.members.all()
     }
-
-    /// Tells the kernel side who is a runner and who has ended.
-    pub fn note_lineage(&mut self, news: &LineageNews) {
-        for runner in &news.runners {
-            self.members.add_runner(*runner);
-        }
-        for ended in &news.ended {
-            self.members.remove(*ended);
-        }
-    }
 }
 
 fn start_writes(wanted: bool) -> (Option<WriteSensor>, HookReport) {
@@ -385,15 +384,6 @@ fn start_writes(wanted: bool) -> (Option<WriteSensor>, HookReport) {
         }
         Err(error) => (None, HookReport::uncovered(WRITE_HOOK, format!("fanotify: {error}"))),
     }
-}
-
-/// What the kernel side is to know about processes.
-#[derive(Debug, Default)]
-pub struct LineageNews {
-    /// Their children are jobs' processes.
-    pub runners: Vec<ProcessId>,
-    /// Ended, and everything reported.
-    pub ended: Vec<ProcessId>,
 }
 
 /// Loading needs some 30 MB for the kernel's type information; the allocator would keep them.
