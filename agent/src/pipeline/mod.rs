@@ -19,7 +19,7 @@ mod resume;
 mod rights;
 mod spoof;
 
-use std::{os::unix::ffi::OsStrExt as _, path::PathBuf, rc::Rc, time::Duration};
+use std::{os::unix::ffi::OsStrExt as _, rc::Rc, time::Duration};
 
 use buildtrail_agent_abi::{Counters, Hook};
 use buildtrail_proto::{timestamp_from_unix_nanos, v1};
@@ -49,7 +49,6 @@ use crate::{
         coverage::CoverageReport,
         files::{FileEvent, Who},
         records::{Exec, Record, Users, What},
-        written::Version,
     },
     uplink::identity::Claimed,
 };

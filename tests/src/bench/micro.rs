@@ -33,7 +33,9 @@ pub(super) fn native(directory: &Path, rounds: u64) -> Result<bool> {
         ensure!(status.success(), "the agent ended with {status}");
     }
     let (lines, reached) = micro::table(Unit::Nanoseconds, &micro::least(&without), &micro::least(&with));
-    lines.iter().for_each(|line| say(&format!("    {line}")));
+    for line in &lines {
+        say(&format!("    {line}"));
+    }
     Ok(reached)
 }
 

@@ -50,7 +50,9 @@ pub(crate) fn run(workspace: &Workspace, kernel: Kernel, debug: bool) -> Result<
     let without = costs(&console, "without").context(said.clone())?;
     let with = costs(&console, "with").context(said)?;
     let (lines, mut reached) = table(Unit::Instructions, &without, &with);
-    lines.iter().for_each(|line| say(&format!("    {line}")));
+    for line in &lines {
+        say(&format!("    {line}"));
+    }
     for (row, section) in DELIVERED {
         let expected = ROWS.iter().find(|known| known.name == row).map_or(0, |row| row.count);
         let told = console.section(section).and_then(|section| section.text.trim().parse::<u32>().ok());
