@@ -7,12 +7,14 @@
 mod members;
 mod network;
 mod offsets;
+mod reader;
 mod records;
 mod watch;
 
 pub use members::{MEMBERS, ProcessKey, RUNNER_NAME_BYTES, RunnerName, runner_name};
 pub use network::{ClosedRecord, PAYLOAD_BYTES, Payload, PayloadKind, PayloadRecord, Progress, SocketRecord};
 pub use offsets::{ABSENT, Member, OFFSET_FIELDS, Offsets};
+pub use reader::{Reader, WAKE_SLACK, wake_mark};
 pub use records::{
     AddressFamily, ConnectRecord, DNS_PAYLOAD_BYTES, DnsRecord, EXEC_ARGUMENT_BYTES, EXEC_DATA_BYTES,
     EXEC_ENVIRONMENT_BYTES, EXEC_FILENAME_BYTES, ExecFlags, ExecRecord, ExitRecord, FILE_PATH_BYTES,

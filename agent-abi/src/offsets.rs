@@ -134,6 +134,10 @@ offsets! {
     pid_numbers: "pid" "numbers" 0,
     /// A process number.
     upid_number: "upid" "nr" 4,
+    /// Lowest byte of the kernel's stack.
+    task_stack: "task_struct" "stack" 8,
+    /// Code segment of the interrupted program.
+    regs_segment: "pt_regs" "cs" 8,
     /// First argument of a system call on x86-64.
     regs_first_argument: "pt_regs" "di" 8,
     /// Second argument.

@@ -1,18 +1,21 @@
 //! Headers, counters and the way into the ring buffers.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     btf_maps::RingBuf,
     helpers::{
         bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_smp_processor_id,
-        generated::bpf_get_current_task, generated::bpf_ktime_get_boot_ns,
+        generated::{bpf_ktime_get_boot_ns, bpf_ringbuf_output, bpf_ringbuf_query},
     },
 };
-use buildtrail_agent_abi::{Counters, Header, Hook, Kind};
+use buildtrail_agent_abi::{Counters, Header, Hook, Kind, Reader, WAKE_SLACK};
 
 use crate::{
     atomic,
     kread::Object,
-    maps::{COUNTERS, User},
+    maps::{COUNTERS, READER, User},
 };
 
 /// What became of a record.
@@ -38,9 +41,20 @@ pub fn count(hook: Hook, outcome: Outcome) {
     }
 }
 
-/// The running task.
+/// The running task, as the verifier knows it: its members can be loaded.
+#[cfg(not(feature = "before-5-12"))]
 #[inline(always)]
 pub fn current() -> Object {
+    use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
+    // SAFETY: a helper without arguments.
+    Object::at(unsafe { bpf_get_current_task_btf() } as u64)
+}
+
+/// The running task: the helper that tells its type came with 5.11.
+#[cfg(feature = "before-5-12")]
+#[inline(always)]
+pub fn current() -> Object {
+    use aya_ebpf::helpers::generated::bpf_get_current_task;
     // SAFETY: a helper without arguments.
     Object::at(unsafe { bpf_get_current_task() })
 }
@@ -52,11 +66,18 @@ pub fn boot_time_ns() -> u64 {
 }
 
 /// When the task's process started.
+///
+/// # Safety
+///
+/// As for [`Object::load`].
 #[inline(always)]
-pub fn start_of(task: Object) -> u64 {
-    task.follow(|o| &o.task_group_leader)
-        .and_then(|leader| leader.read(|o| &o.task_start_boottime))
-        .unwrap_or(0)
+pub unsafe fn start_of(task: Object) -> u64 {
+    // SAFETY: by contract.
+    unsafe {
+        task.load_pointer(|o| &o.task_group_leader)
+            .and_then(|leader| leader.load(|o| &o.task_start_boottime))
+            .unwrap_or(0)
+    }
 }
 
 /// Takes the next number of this hook on this CPU. Each number is a record that is emitted or counted as lost.
@@ -81,14 +102,16 @@ pub fn header(kind: Kind, hook: Hook) -> Header {
 pub fn user() -> User {
     let task = current();
     let uid = bpf_get_current_uid_gid() as u32;
+    // SAFETY: the verifier knows the running task.
+    let (start_boot_time_ns, effective_uid) = unsafe {
+        let cred = task.load_pointer(|o| &o.task_cred);
+        (start_of(task), cred.and_then(|cred| cred.load(|o| &o.cred_euid)).unwrap_or(uid))
+    };
     User {
-        start_boot_time_ns: start_of(task),
+        start_boot_time_ns,
         tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
         uid,
-        effective_uid: task
-            .follow(|o| &o.task_cred)
-            .and_then(|cred| cred.read(|o| &o.cred_euid))
-            .unwrap_or(uid),
+        effective_uid,
         padding: 0,
     }
 }
@@ -128,6 +151,14 @@ pub fn processor() -> u32 {
     unsafe { bpf_get_smp_processor_id() }
 }
 
+/// How soon the agent has to know.
+pub enum Urgency {
+    /// At once: it looks at what can be gone in a millisecond.
+    Now,
+    /// With the others.
+    Soon,
+}
+
 /// Reserves room for `T`, fills it in place and submits it.
 #[inline(always)]
 pub fn emit<T: 'static, const BYTES: usize>(
@@ -139,9 +170,53 @@ pub fn emit<T: 'static, const BYTES: usize>(
     match ring.reserve_untyped::<T>(0) {
         Some(mut entry) => {
             entry.write(record(header));
-            entry.submit(0);
+            entry.submit(waking(ring, 0, size_of::<T>() as u64));
             count(hook, Outcome::Emitted);
         }
         None => count(hook, Outcome::RingFull),
     }
+}
+
+/// Copies the first `bytes` of a record that was put together elsewhere into the ring.
+///
+/// # Safety
+///
+/// `record` must be valid for `bytes`, in a way that the verifier sees.
+#[inline(always)]
+pub unsafe fn copy<const BYTES: usize>(
+    ring: &RingBuf<u8, BYTES>,
+    record: *mut c_void,
+    bytes: u64,
+    urgency: Urgency,
+) -> Outcome {
+    let flags = if matches!(urgency, Urgency::Now) {
+        u64::from(BPF_RB_FORCE_WAKEUP)
+    } else {
+        waking(ring, bytes, bytes)
+    };
+    // SAFETY: by contract.
+    let result = unsafe { bpf_ringbuf_output((&raw const *ring).cast_mut().cast(), record, bytes, flags) };
+    if result == 0 { Outcome::Emitted } else { Outcome::RingFull }
+}
+
+/// Flags for a record of so many `bytes`, of which `coming` are not yet in the ring.
+///
+/// Waking costs more than the record itself: only the first record after a pause wakes, and the one by which much waits.
+#[inline(always)]
+pub fn waking<const BYTES: usize>(ring: &RingBuf<u8, BYTES>, coming: u64, bytes: u64) -> u64 {
+    let Some(reader) = READER.get_ptr_mut(0) else { return 0 };
+    let reader: *mut Reader = reader;
+    // SAFETY: the map's value is valid for the program's run; the helper takes the map.
+    let wakes = unsafe {
+        if core::ptr::read_volatile(&raw const (*reader).sleeping) != 0 {
+            atomic::release(&raw mut (*reader).sleeping);
+            true
+        } else {
+            let ring = (&raw const *ring).cast_mut().cast();
+            let waiting = bpf_ringbuf_query(ring, u64::from(BPF_RB_AVAIL_DATA)) + coming;
+            let mark = core::ptr::read_volatile(&raw const (*reader).mark);
+            waiting >= mark && waiting < mark + bytes + WAKE_SLACK
+        }
+    };
+    u64::from(if wakes { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP })
 }

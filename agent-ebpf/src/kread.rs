@@ -41,6 +41,10 @@ impl Object {
     /// loaded so: the verifier then knows its type and checks the access, and the kernel handles a fault.
     #[inline(always)]
     pub unsafe fn load<T: Copy>(self, member: impl Fn(&Offsets) -> &u32) -> Option<T> {
+        if cfg!(feature = "before-5-12") {
+            // Only there do programs begin with objects whose type the verifier does not know.
+            return self.read(member);
+        }
         let address = self.address_of(member)?;
         // SAFETY: by contract.
         Some(unsafe { core::ptr::read_volatile(address as *const T) })

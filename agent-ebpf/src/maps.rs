@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use buildtrail_agent_abi::{
     Counters, ExecRecord, FILTER_WORDS, FileKey, FileRecord, Hook, MEMBERS as MOST_MEMBERS, NameKey,
-    ProcessKey, RunnerName, VariableName,
+    ProcessKey, Reader, RunnerName, VariableName,
 };
 
 use crate::slots;
@@ -22,6 +22,10 @@ pub static CRITICAL: RingBuf<u8, { 4 << 20 }> = RingBuf::new();
 /// Connections and DNS.
 #[btf_map]
 pub static BULK: RingBuf<u8, { 1 << 20 }> = RingBuf::new();
+
+/// When a record wakes the agent.
+#[btf_map]
+pub static READER: Array<Reader, 1> = Array::new();
 
 /// Indexed by [`Hook`].
 #[btf_map]

@@ -7,8 +7,10 @@ use aya_ebpf::btf_maps::Array;
 
 use crate::{atomic, emit};
 
-/// Slots tried before a record counts as lost.
-const TRIES: u32 = 16;
+/// Slots tried before a record counts as lost. Where a slot cannot be claimed atomically, each CPU has one of its own.
+const TRIES: u32 = if cfg!(feature = "before-5-12") { 1 } else { 16 };
+/// Slots between those of neighbouring CPUs.
+const SPREAD: u32 = if cfg!(feature = "before-5-12") { 1 } else { 4 };
 
 /// A map value whose first member, of 64 bits, says that it is owned.
 ///
@@ -20,7 +22,10 @@ pub unsafe trait Slot {}
 /// Finds a free slot among `slots` and owns it.
 #[inline(always)]
 pub fn claim<T: Slot, const SLOTS: usize>(map: &Array<T, SLOTS>, slots: u32) -> Option<(u32, *mut T)> {
-    let start = emit::processor() * 4;
+    let start = emit::processor() * SPREAD;
+    if cfg!(feature = "before-5-12") && start >= slots {
+        return None;
+    }
     for attempt in 0..TRIES {
         let index = (start + attempt) % slots;
         let slot: *mut T = map.get_ptr_mut(index)?;

@@ -13,7 +13,7 @@ use buildtrail_evidence::{batch::Build, digest::Digest};
 use crate::{
     catalog::{commands, files, relocations, variables},
     config::Config,
-    sensor::loader,
+    sensor::object,
 };
 
 /// The kernel's name for the running program's file, also when that was replaced meanwhile.
@@ -38,7 +38,7 @@ pub fn describe(config: &Config) -> Result<Build, BuildError> {
     let executable = Digest::of_reader(File::open(OWN_EXECUTABLE)?)?;
     Ok(Build {
         agent_build: format!("{} sha256:{executable}", env!("CARGO_PKG_VERSION")),
-        ebpf_digest: Some(Digest::of(loader::OBJECT)),
+        ebpf_digest: Some(Digest::of(object::choose())),
         policy_digest: policy_digest(config)?,
     })
 }

@@ -447,15 +447,14 @@ fn sense(
         }
         pipeline.tick(BootTime::now(), &|| sensor.counters());
         sensor.follow(pipeline.take_wishes());
-        sensor.note_lineage(&pipeline.take_lineage_news());
         if let Some(file) = state
             && let Some(saved) = pipeline.take_changed_state()
         {
             file.write(&saved);
         }
     }
-    pipeline.process(sensor.drain());
-    sensor.note_lineage(&pipeline.take_lineage_news());
+    pipeline.process(sensor.drain_at_the_end());
+    sensor.follow(pipeline.take_wishes());
     let saved = pipeline.finish(&|| sensor.counters());
     if let Some(file) = state {
         file.write(&saved);

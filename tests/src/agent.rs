@@ -107,6 +107,14 @@ impl Agent {
         self.running.pid()
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.running.signal(signal)
+    }
+
     /// Waits until it says something in its own log.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 //! In: synthetic events ([`crate::load`]). Out: figures on standard output, and whether the goals were reached. Must
 //! never become a test: figures depend on the machine.
 
+mod micro;
+
 use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
@@ -48,6 +50,15 @@ pub enum What {
         #[arg(long)]
         events: u64,
     },
+    /// Single operations without the agent and with it
+    Micro {
+        /// Where to put what is opened
+        #[arg(long)]
+        directory: PathBuf,
+        /// Baseline and agent in turn, so many times
+        #[arg(long)]
+        rounds: u64,
+    },
     /// From the push of an event to its acknowledgement by a collector on loopback
     Delivery {
         /// Where agent and collector keep their files
@@ -66,6 +77,7 @@ pub enum What {
 pub async fn run(what: &What) -> Result<bool> {
     match what {
         What::Spool { directory, events } => spool(directory, *events),
+        What::Micro { directory, rounds } => micro::native(directory, *rounds),
         What::Delivery { directory, seconds } => delivery(directory, *seconds).await,
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{compile, setup, shell::say, workspace::Workspace};
+use crate::{compile, setup, shell::say, vm, workspace::Workspace};
 
 /// Share of one core that the idle agent may use.
 const MAX_CPU_PERCENT: f64 = 0.5;
@@ -48,18 +48,44 @@ pub(crate) fn idle(workspace: &Workspace, seconds: u64) -> Result<bool> {
     Ok(within.iter().all(|ok| *ok))
 }
 
+/// Measures what the agent adds to single operations: on this machine in nanoseconds, in guests in instructions. Returns
+/// whether every goal was reached.
+pub(crate) fn micro(
+    workspace: &Workspace,
+    rounds: u64,
+    only: Option<vm::Place>,
+    debug: bool,
+) -> Result<bool> {
+    compile::everything(workspace, debug)?;
+    let mut reached = true;
+    if only.is_none_or(|only| only == vm::Place::Here) {
+        let binaries = if debug { workspace.debug_binaries() } else { workspace.binaries() };
+        reached &= program(workspace, &binaries, "micro", "--rounds", rounds)?;
+    }
+    for kernel in vm::MEASURED {
+        if only.is_none_or(|only| only == vm::Place::Guest(kernel)) {
+            reached &= vm::micro(workspace, kernel, debug)?;
+        }
+    }
+    Ok(reached)
+}
+
 /// Measures a part of the way from an event to its acknowledgement: `what` the program `bench` of the tests does.
 /// Returns whether the goal was reached.
 pub(crate) fn way(workspace: &Workspace, what: &str, option: &str, value: u64) -> Result<bool> {
     compile::everything(workspace, false)?;
+    program(workspace, &workspace.binaries(), what, option, value)
+}
+
+fn program(workspace: &Workspace, binaries: &Path, what: &str, option: &str, value: u64) -> Result<bool> {
     let directory = workspace.scratch().join("bench");
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     say(&format!("▸ measuring: {what}"));
-    let status = Command::new(workspace.binaries().join("bench"))
+    let status = Command::new(binaries.join("bench"))
         .args([what, "--directory"])
         .arg(&directory)
         .args([option, &value.to_string()])
-        .env("BUILDTRAIL_BIN_DIR", workspace.binaries())
+        .env("BUILDTRAIL_BIN_DIR", binaries)
         .status()
         .context("cannot run the benchmark")?;
     Ok(status.success())

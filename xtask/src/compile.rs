@@ -32,15 +32,29 @@ pub(crate) fn everything(workspace: &Workspace, debug: bool) -> Result<()> {
     shell::run(&format!("building agent, collector and command line ({profile})"), &mut command)
 }
 
-/// Builds the eBPF object. The file that the agent embeds is touched only when its content changed, so that the
-/// agent is not built again for nothing.
+/// The objects that the agent embeds: file, how it is told, and features of the programs' crate.
+const OBJECTS: [(&str, &str, &[&str]); 2] = [
+    ("buildtrail.bpf.o", "building the eBPF programs", &[]),
+    (
+        "buildtrail-before-5.12.bpf.o",
+        "building the eBPF programs for kernels before 5.12",
+        &["--features", "before-5-12"],
+    ),
+];
+
+/// Builds the eBPF objects. A file that the agent embeds is touched only when its content changed, so that the agent is
+/// not built again for nothing.
 pub(crate) fn ebpf(workspace: &Workspace) -> Result<()> {
+    OBJECTS.iter().try_for_each(|(file, what, features)| ebpf_object(workspace, file, what, features))
+}
+
+fn ebpf_object(workspace: &Workspace, file: &str, what: &str, features: &[&str]) -> Result<()> {
     let mut command = ebpf_cargo(workspace, "build");
-    shell::run("building the eBPF programs", &mut command)?;
+    shell::run(what, command.args(features))?;
 
     let built = workspace.ebpf_target().join(EBPF_TARGET).join("release").join(EBPF_BINARY);
     let object = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
-    let embedded = workspace.ebpf_object();
+    let embedded = workspace.ebpf_target().join(file);
     if fs::read(&embedded).is_ok_and(|old| old == object) {
         return Ok(());
     }

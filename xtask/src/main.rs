@@ -112,6 +112,18 @@ enum Bench {
         #[arg(long, default_value_t = 1_000_000)]
         events: u64,
     },
+    /// What the agent adds to single operations: here, and counted in instructions in guests
+    Micro {
+        /// Baseline and agent in turn, so many times
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
+        rounds: u64,
+        /// Only on this machine, or only in the guest of this kernel
+        #[arg(long)]
+        only: Option<vm::Place>,
+        /// With programs built without optimisation: what hooks add is the same, what the agent uses is not
+        #[arg(long)]
+        debug: bool,
+    },
     /// How long an event takes from the agent to the collector's acknowledgement, on loopback
     Delivery {
         /// How long to measure, in seconds
@@ -150,6 +162,7 @@ fn run(task: &Task) -> Result<bool> {
             Bench::Verify { events } => bench_verify::run(&workspace, *events),
             Bench::Query { events } => bench_query::run(&workspace, *events),
             Bench::Spool { events } => bench::way(&workspace, "spool", "--events", *events),
+            Bench::Micro { rounds, only, debug } => bench::micro(&workspace, *rounds, *only, *debug),
             Bench::Delivery { seconds } => bench::way(&workspace, "delivery", "--seconds", *seconds),
         },
         Task::Lint => lint::run(&workspace).map(|()| true),

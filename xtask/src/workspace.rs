@@ -68,11 +68,6 @@ impl Workspace {
         self.target.join("bpf")
     }
 
-    /// The eBPF object that the agent's build embeds.
-    pub(crate) fn ebpf_object(&self) -> PathBuf {
-        self.ebpf_target().join("buildtrail.bpf.o")
-    }
-
     /// The release binaries.
     pub(crate) fn binaries(&self) -> PathBuf {
         self.target.join("release")
@@ -119,7 +114,7 @@ impl Workspace {
         command.args(arguments).current_dir(&self.root);
         if self.target != self.root.join("target") {
             // The agent's build looks in the default target directory unless told otherwise.
-            command.env("BUILDTRAIL_BPF_OBJECT", self.ebpf_object());
+            command.env("BUILDTRAIL_BPF_DIRECTORY", self.ebpf_target());
         }
         command
     }

@@ -3,7 +3,10 @@
 //! TCP by its own states, in whatever way they are reached (`inet_sock_set_state`, include/trace/events/sock.h), datagram
 //! sockets and connections that never left the host when the socket is given up.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
+    helpers::generated::bpf_skc_to_tcp_sock,
     macros::{btf_tracepoint, cgroup_sock},
     programs::{BtfTracePointContext, SockContext},
 };
@@ -31,7 +34,7 @@ pub fn tcp_state(ctx: BtfTracePointContext) -> i32 {
     let state: u64 = ctx.arg(2);
     let state = state as u32;
     if state == ESTABLISHED || state == SYN_SENT || state == CLOSE {
-        let kernel_socket: *mut core::ffi::c_void = ctx.arg(0);
+        let kernel_socket: *mut c_void = ctx.arg(0);
         // SAFETY: an argument of the program, and not null.
         let socket = unsafe { socket_of(kernel_socket) };
         if !socket.is_null() {
@@ -62,9 +65,12 @@ fn on_state(socket: &mut Socket, tcp: Object, state: u32) {
 /// When the state is CLOSE, the port is given back already.
 #[inline(always)]
 fn remember_own_end(socket: &mut Socket, tcp: Object) {
-    socket.local_port = tcp.read(|o| &o.sock_local_port).unwrap_or(0);
+    // SAFETY: an argument of the program.
+    let (port, address) =
+        unsafe { (tcp.load(|o| &o.sock_local_port), tcp.load::<u32>(|o| &o.sock_local_v4)) };
+    socket.local_port = port.unwrap_or(0);
     if socket.family == AddressFamily::V4 {
-        let address: [u8; 4] = tcp.read(|o| &o.sock_local_v4).unwrap_or([0; 4]);
+        let address = address.unwrap_or(0).to_ne_bytes();
         socket.local_address[0] = address[0];
         socket.local_address[1] = address[1];
         socket.local_address[2] = address[2];
@@ -81,7 +87,9 @@ pub fn socket_release(ctx: SockContext) -> i32 {
     if !socket.is_null() {
         // SAFETY: checked above.
         let socket = unsafe { &mut *socket };
-        let ends_later = socket.protocol == TCP && socket.flags & SocketFlags::STARTED != 0;
+        // Before 5.12 `tcp_state` has no socket storage, so nobody knows how far a connection came: its end is not told.
+        let ends_later = socket.protocol == TCP
+            && (cfg!(feature = "before-5-12") || socket.flags & SocketFlags::STARTED != 0);
         if socket.flags & SocketFlags::OPEN != 0 && !ends_later {
             report(socket, Hook::SocketRelease, End::of_datagrams(socket));
             socket.flags &= SocketFlags::BY_PACKET;
@@ -105,17 +113,22 @@ impl End {
     }
 
     #[inline(always)]
-    fn of_stream(tcp: Object) -> Self {
-        let count = |value: Option<u64>| value.unwrap_or(0);
-        let sent = count(tcp.read(|o| &o.tcp_bytes_sent));
-        let repeated = count(tcp.read(|o| &o.tcp_bytes_repeated));
-        let received = count(tcp.read(|o| &o.tcp_bytes_received));
-        // The end has a sequence number of its own (net/ipv4/tcp_input.c, `tcp_rcv_nxt_update`).
-        let end = u64::from(count(tcp.read(|o| &o.sock_flags)) & DONE != 0 && received > 0);
-        Self {
-            bytes_out: sent.wrapping_sub(repeated),
-            bytes_in: received - end,
-            error: tcp.read(|o| &o.sock_error).unwrap_or(0),
+    fn of_stream(kernel_socket: Object) -> Self {
+        // SAFETY: an argument of the program, and what the helper makes of it, whose type the verifier knows.
+        unsafe {
+            let flags: u64 = kernel_socket.load(|o| &o.sock_flags).unwrap_or(0);
+            let error = kernel_socket.load(|o| &o.sock_error).unwrap_or(0);
+            let tcp = bpf_skc_to_tcp_sock(kernel_socket.address() as *mut c_void);
+            if tcp.is_null() {
+                return Self { bytes_out: 0, bytes_in: 0, error };
+            }
+            let tcp = Object::at(tcp as u64);
+            let sent: u64 = tcp.load(|o| &o.tcp_bytes_sent).unwrap_or(0);
+            let repeated = tcp.load(|o| &o.tcp_bytes_repeated).unwrap_or(0);
+            let received: u64 = tcp.load(|o| &o.tcp_bytes_received).unwrap_or(0);
+            // The end has a sequence number of its own (net/ipv4/tcp_input.c, `tcp_rcv_nxt_update`).
+            let end = u64::from(flags & DONE != 0 && received > 0);
+            Self { bytes_out: sent.wrapping_sub(repeated), bytes_in: received - end, error }
         }
     }
 }

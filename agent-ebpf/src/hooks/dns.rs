@@ -53,7 +53,7 @@ fn report(ctx: &SkBuffContext, hook: Hook, socket: &Socket, packet: &Packet, seq
         loaded
     };
     if loaded.is_some() {
-        entry.submit(0);
+        entry.submit(emit::waking(&BULK, 0, size_of::<DnsRecord>() as u64));
         emit::count(hook, Outcome::Emitted);
     } else {
         entry.discard(0);

@@ -6,8 +6,7 @@ use aya_ebpf::{
     helpers::{
         bpf_get_current_pid_tgid,
         generated::{
-            bpf_loop, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
-            bpf_probe_read_user_str, bpf_ringbuf_output,
+            bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str,
         },
     },
     macros::btf_tracepoint,
@@ -20,7 +19,7 @@ use buildtrail_agent_abi::{
 };
 
 use crate::{
-    emit::{self, Outcome},
+    emit::{self, Outcome, Urgency},
     hooks::process::parent_of,
     kread::Object,
     maps::{
@@ -39,8 +38,8 @@ const FIXED_BYTES: usize = size_of::<ExecRecord>() - EXEC_DATA_BYTES;
 /// executions are not seen; the new address space belongs to this one thread, so nothing can change it meanwhile.
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
-    note_runner(Object::at(ctx.arg(2)));
-    if !on_exec(Object::at(ctx.arg(0)), Object::at(ctx.arg(2))) {
+    let of_runner = note_runner(Object::at(ctx.arg(2))).is_some();
+    if !on_exec(Object::at(ctx.arg(0)), Object::at(ctx.arg(2)), of_runner) {
         warn!(&ctx, "an execution of process {} is lost: no slot is free", bpf_get_current_pid_tgid() >> 32);
     }
     0
@@ -73,7 +72,7 @@ fn note_runner(bprm: Object) -> Option<()> {
 
 /// False when no slot was free.
 #[inline(always)]
-fn on_exec(task: Object, bprm: Object) -> bool {
+fn on_exec(task: Object, bprm: Object, of_runner: bool) -> bool {
     let header = emit::header(Kind::Exec, Hook::Exec);
     let Some((index, slot)) = slots::claim(&EXEC_SLOTS, SLOTS as u32) else {
         emit::count(Hook::Exec, Outcome::NoSlot);
@@ -82,18 +81,18 @@ fn on_exec(task: Object, bprm: Object) -> bool {
     // SAFETY: this program owns the slot.
     unsafe { (*slot).record.header = header };
     let used = assemble(task, bprm, index, slot);
+    let process = ProcessKey::new(header.tgid, header.start_boot_time_ns);
+    // SAFETY: the reference is not kept.
+    let in_job = unsafe { MEMBERS.get(process) }.is_some();
+    // Of a job's program the agent looks up the working directory and the path, before the program ends.
+    let urgency = if in_job || of_runner { Urgency::Now } else { Urgency::Soon };
     // SAFETY: `slot` is a valid map value that this program owns; the size is bounded by the record.
-    let result = unsafe {
-        bpf_ringbuf_output(
-            (&raw const CRITICAL).cast_mut().cast(),
-            (&raw mut (*slot).record).cast(),
-            (FIXED_BYTES + used) as u64,
-            0,
-        )
+    let outcome = unsafe {
+        emit::copy(&CRITICAL, (&raw mut (*slot).record).cast(), (FIXED_BYTES + used) as u64, urgency)
     };
     // SAFETY: as above.
     unsafe { slots::release(slot) };
-    emit::count(Hook::Exec, if result == 0 { Outcome::Emitted } else { Outcome::RingFull });
+    emit::count(Hook::Exec, outcome);
     true
 }
 
@@ -179,17 +178,19 @@ fn read_environment(
     record: &mut ExecRecord,
     walk: *mut Walk,
     out: u32,
-    mut slot: u32,
+    slot: u32,
     mm: Object,
 ) -> Option<usize> {
     let (at, end) = (mm.read(|o| &o.mm_env_start)?, mm.read(|o| &o.mm_env_end)?);
-    // SAFETY: the caller owns the slot; the callback, which changes `walk`, has the signature that the helper wants, and
-    // `slot` outlives the call.
-    let walk = unsafe {
-        *walk = Walk { at, end, out, skipping: 0, flags: 0, name_length: 0 };
-        bpf_loop(ENVIRONMENT_STEPS, step as *const () as *mut c_void, (&raw mut slot).cast(), 0);
-        &*walk
-    };
+    // SAFETY: the caller owns the slot.
+    unsafe { *walk = Walk { at, end, out, skipping: 0, flags: 0, name_length: 0 } };
+    for _ in 0..ENVIRONMENT_STEPS {
+        if exec_step(slot) != 0 {
+            break;
+        }
+    }
+    // SAFETY: as above.
+    let walk = unsafe { &*walk };
     record.flags |= walk.flags;
     if walk.at < walk.end {
         record.flags |= ExecFlags::ENVIRONMENT_CUT;
@@ -198,10 +199,12 @@ fn read_environment(
     if end > EXEC_DATA_BYTES { None } else { Some(end) }
 }
 
-/// One variable, or one chunk of a long one. Returns 1 to stop.
-extern "C" fn step(_index: u32, slot: *const u32) -> i64 {
-    // SAFETY: `bpf_loop` passes the pointer that it was given.
-    let Some(slot) = EXEC_SLOTS.get_ptr_mut(unsafe { *slot }) else { return 1 };
+/// One variable, or one chunk of a long one. Returns 1 to stop. A global function is verified once, on its own, so that the
+/// loop around it stays short for the verifier (kernel/bpf/verifier.c, `do_check_subprogs`, since 5.6; `bpf_loop` came in 5.17).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn exec_step(slot: u32) -> i64 {
+    let Some(slot) = EXEC_SLOTS.get_ptr_mut(slot) else { return 1 };
     let slot: *mut Slot = slot;
     // SAFETY: this program owns the slot.
     let (walk, chunk) = unsafe { (&mut (*slot).walk, (*slot).chunk.as_mut_ptr()) };

@@ -8,7 +8,7 @@ use aya_ebpf::{
     cty::c_char,
     helpers::{
         bpf_get_current_pid_tgid,
-        generated::{bpf_d_path, bpf_probe_read_kernel_str, bpf_ringbuf_output},
+        generated::{bpf_d_path, bpf_probe_read_kernel_str},
     },
     macros::fentry,
     programs::FEntryContext,
@@ -19,7 +19,7 @@ use buildtrail_agent_abi::{
 };
 
 use crate::{
-    emit::{self, Outcome},
+    emit::{self, Outcome, Urgency},
     hooks::registers,
     kread::Object,
     maps::{
@@ -267,8 +267,9 @@ fn report(entry: Object, inode: Object, file: Option<Object>, event: Event) {
     record.action = event.action as u16;
     record.matched = matched;
     record.flags = event.flags;
-    record.call = registers::current().read::<u64>(|o| &o.regs_number).unwrap_or(0) as u32;
-    record.task_flags = emit::current().read(|o| &o.task_flags).unwrap_or(0);
+    record.call = registers::call().unwrap_or(0) as u32;
+    // SAFETY: the verifier knows the running task.
+    record.task_flags = unsafe { emit::current().load(|o| &o.task_flags) }.unwrap_or(0);
     let length = match file {
         Some(file) => read_path(record, file),
         None => read_name(record, entry),
@@ -281,17 +282,13 @@ fn report(entry: Object, inode: Object, file: Option<Object>, event: Event) {
 #[inline(always)]
 fn send(slot: *mut FileSlot, length: usize, hook: Hook) {
     // SAFETY: this program owns the slot; the size is bounded by the record.
-    let result = unsafe {
-        bpf_ringbuf_output(
-            (&raw const CRITICAL).cast_mut().cast(),
-            (&raw mut (*slot).record).cast(),
-            (FIXED_BYTES + length) as u64,
-            0,
-        )
+    let outcome = unsafe {
+        let record = (&raw mut (*slot).record).cast();
+        emit::copy(&CRITICAL, record, (FIXED_BYTES + length) as u64, Urgency::Soon)
     };
     // SAFETY: as above.
     unsafe { slots::release(slot) };
-    emit::count(hook, if result == 0 { Outcome::Emitted } else { Outcome::RingFull });
+    emit::count(hook, outcome);
 }
 
 /// The path as the process sees it.

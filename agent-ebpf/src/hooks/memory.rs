@@ -33,8 +33,9 @@ const RESULT_OFFSET: usize = 16;
 pub fn memory_access(ctx: FEntryContext) -> i32 {
     let (target, mode) = (Object::at(ctx.arg(0)), ctx.arg::<u64>(1) as u32);
     if mode & NO_AUDIT == 0 {
-        let target_start_boot_time_ns = emit::start_of(target);
-        let target_tgid = target.read(|o| &o.task_tgid).unwrap_or(0);
+        // SAFETY: an argument of the program.
+        let (target_start_boot_time_ns, target_tgid) =
+            unsafe { (emit::start_of(target), target.load(|o| &o.task_tgid).unwrap_or(0)) };
         let method = method(call()) as u32;
         let header = emit::header(Kind::Memory, Hook::Memory);
         emit::emit(&CRITICAL, header, Hook::Memory, |header| MemoryRecord {
@@ -52,20 +53,8 @@ pub fn memory_access(ctx: FEntryContext) -> i32 {
 /// `security_ptrace_traceme(parent)`: the current process gives itself to its parent.
 #[fentry(function = "security_ptrace_traceme")]
 pub fn memory_traced(ctx: FEntryContext) -> i32 {
-    let parent = Object::at(ctx.arg(0));
-    let mut header = emit::header(Kind::Memory, Hook::Traced);
-    let (child, child_start) = (header.tgid, header.start_boot_time_ns);
-    // The parent is who gets access.
-    header.tgid = parent.read(|o| &o.task_tgid).unwrap_or(0);
-    header.start_boot_time_ns = emit::start_of(parent);
-    emit::emit(&CRITICAL, header, Hook::Traced, |header| MemoryRecord {
-        header,
-        target_start_boot_time_ns: child_start,
-        target_tgid: child,
-        method: MemoryMethod::Ptrace as u32,
-        mode: ATTACH,
-        result: 0,
-    });
+    // SAFETY: an argument of the program.
+    unsafe { report_trace_me(Object::at(ctx.arg(0)), Hook::Traced, 0) };
     0
 }
 
@@ -81,12 +70,11 @@ pub fn memory_call(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn on_call(result: i32) -> Option<()> {
-    let registers = registers::current();
     let method = method(call());
-    let first: u64 = registers.read(|o| &o.regs_first_argument)?;
+    let first = registers::first_argument()?;
     let target_tgid = match method {
         MemoryMethod::Ptrace if first == TRACE_ATTACH || first == TRACE_SEIZE => {
-            registers.read::<u64>(|o| &o.regs_second_argument)? as u32
+            registers::second_argument()? as u32
         }
         MemoryMethod::Ptrace if first == TRACE_ME => return on_trace_me(result),
         MemoryMethod::ReadVector | MemoryMethod::WriteVector => first as u32,
@@ -108,12 +96,27 @@ fn on_call(result: i32) -> Option<()> {
 
 #[inline(always)]
 fn on_trace_me(result: i32) -> Option<()> {
-    let parent = emit::current().follow(|o| &o.task_real_parent)?;
-    let mut header = emit::header(Kind::Memory, Hook::Memory);
+    // SAFETY: the verifier knows the running task.
+    unsafe {
+        let parent = emit::current().load_pointer(|o| &o.task_real_parent)?;
+        report_trace_me(parent, Hook::Memory, result);
+    }
+    Some(())
+}
+
+/// The running process gives itself to `parent`, who so gets access.
+///
+/// # Safety
+///
+/// As for [`Object::load`].
+#[inline(always)]
+unsafe fn report_trace_me(parent: Object, hook: Hook, result: i32) {
+    let mut header = emit::header(Kind::Memory, hook);
     let (child, child_start) = (header.tgid, header.start_boot_time_ns);
-    header.tgid = parent.read(|o| &o.task_tgid).unwrap_or(0);
-    header.start_boot_time_ns = emit::start_of(parent);
-    emit::emit(&CRITICAL, header, Hook::Memory, |header| MemoryRecord {
+    // SAFETY: by contract.
+    (header.tgid, header.start_boot_time_ns) =
+        unsafe { (parent.load(|o| &o.task_tgid).unwrap_or(0), emit::start_of(parent)) };
+    emit::emit(&CRITICAL, header, hook, |header| MemoryRecord {
         header,
         target_start_boot_time_ns: child_start,
         target_tgid: child,
@@ -121,7 +124,6 @@ fn on_trace_me(result: i32) -> Option<()> {
         mode: ATTACH,
         result,
     });
-    Some(())
 }
 
 /// The process behind a process descriptor.
@@ -139,7 +141,7 @@ fn process_of(descriptor: u32) -> Option<u32> {
 
 #[inline(always)]
 fn call() -> u32 {
-    registers::current().read::<u64>(|o| &o.regs_number).unwrap_or(0) as u32
+    registers::call().unwrap_or(0) as u32
 }
 
 /// By the number of the system call, 64-bit or 32-bit (arch/x86/entry/syscalls). The 32-bit number of ptrace is that of

@@ -20,6 +20,8 @@ const SCTP: u8 = 132;
 const UDP_LITE: u8 = 136;
 const UDP_HEADER_BYTES: u32 = 8;
 const IPV6_HEADER_BYTES: u32 = 40;
+/// Headers with next to no payload: the handshake, acknowledgements, the end. Less than any `ClientHello` or CONNECT.
+const TOO_SHORT: u32 = 60;
 /// `ETH_P_IP` (`include/uapi/linux/if_ether.h`)
 const ETHERTYPE_IPV4: u16 = 0x0800;
 
@@ -66,8 +68,9 @@ fn on_packet(ctx: &SkBuffContext, hook: Hook) -> Option<()> {
     };
     if socket.protocol == TCP && socket.flags & SocketFlags::BY_PACKET == 0 {
         let dns = socket.port == dns::PORT;
+        let spoken = socket.flags & SocketFlags::SPOKEN != 0;
         let introduces_itself =
-            outgoing && (socket.flags & SocketFlags::SPOKEN == 0 || socket.hello_left != 0);
+            outgoing && if spoken { socket.hello_left != 0 } else { ctx.skb.len() > TOO_SHORT };
         if dns || introduces_itself {
             let mut packet = locate(ctx, outgoing)?;
             let sequence = find_tcp_payload(ctx, &mut packet)?;

@@ -83,7 +83,7 @@ fn report(
         } else {
             follow(socket, bytes, wanted, sequence);
         }
-        entry.submit(0);
+        entry.submit(emit::waking(&BULK, 0, size_of::<PayloadRecord>() as u64));
         emit::count(hook, Outcome::Emitted);
     } else {
         entry.discard(0);

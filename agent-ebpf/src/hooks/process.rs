@@ -18,7 +18,9 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn on_fork(child: Object) {
-    let (Some(tgid), Some(pid)) = (child.read::<u32>(|o| &o.task_tgid), child.read::<u32>(|o| &o.task_pid))
+    // SAFETY: an argument of the program.
+    let (Some(tgid), Some(pid)) =
+        (unsafe { (child.load::<u32>(|o| &o.task_tgid), child.load::<u32>(|o| &o.task_pid)) })
     else {
         return;
     };
@@ -27,7 +29,8 @@ fn on_fork(child: Object) {
         return;
     }
     let header = emit::header(Kind::Fork, Hook::Fork);
-    let start = child.read(|o| &o.task_start_boottime).unwrap_or(0);
+    // SAFETY: as above.
+    let start = unsafe { child.load(|o| &o.task_start_boottime) }.unwrap_or(0);
     inherit(ProcessKey::new(header.tgid, header.start_boot_time_ns), ProcessKey::new(tgid, start));
     emit::emit(&CRITICAL, header, Hook::Fork, |header| ForkRecord {
         header,
@@ -71,7 +74,10 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn on_exit(task: Object) {
-    let live = task.follow(|o| &o.task_signal).and_then(|signal| signal.read::<u32>(|o| &o.signal_live));
+    // SAFETY: an argument of the program.
+    let live = unsafe {
+        task.load_pointer(|o| &o.task_signal).and_then(|signal| signal.load::<u32>(|o| &o.signal_live))
+    };
     if live.unwrap_or(0) != 0 {
         return;
     }

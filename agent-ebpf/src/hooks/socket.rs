@@ -69,19 +69,21 @@ pub fn socket_call(ctx: TracePointContext) -> u32 {
     // SAFETY: the offset lies within the tracepoint's record.
     if let Ok(result) = unsafe { ctx.read_at::<i64>(RESULT_OFFSET) }
         && result >= 0
+        // 32-bit system calls, whose arguments are in other registers, have no tracepoints.
+        && registers::first_argument().is_none_or(|family| is_other(family as u16))
     {
         on_descriptor(result as u32);
     }
     0
 }
 
-/// Asks the socket itself: registers can be those of another system call table.
+/// Asks the socket itself.
 #[inline(always)]
 fn on_descriptor(descriptor: u32) -> Option<()> {
     let socket = unix::file_of(descriptor)?.follow(|o| &o.file_private_data)?.follow(|o| &o.socket_sock)?;
     let family = socket.read::<u16>(|o| &o.sock_family)?;
     let kind = socket.read::<u16>(|o| &o.sock_type)?;
-    let protocol = registers::current().read::<u64>(|o| &o.regs_third_argument)?;
+    let protocol = registers::third_argument()?;
     on_other(u32::from(family), u32::from(kind), protocol as u32);
     Some(())
 }

@@ -80,18 +80,21 @@ fn report_to(peer: Object, holder: Object, hook: Hook) -> Option<()> {
 /// The socket behind the system call's first argument.
 #[inline(always)]
 fn connected_socket() -> Option<Object> {
-    let descriptor = registers::current().read::<u32>(|o| &o.regs_first_argument)?;
-    file_of(descriptor)?.follow(|o| &o.file_private_data)?.follow(|o| &o.socket_sock)
+    file_of(registers::first_argument()? as u32)?.follow(|o| &o.file_private_data)?.follow(|o| &o.socket_sock)
 }
 
 /// The file behind a descriptor of the current process.
 #[inline(always)]
 pub fn file_of(descriptor: u32) -> Option<Object> {
-    let table = emit::current().follow(|o| &o.task_files)?.follow(|o| &o.files_table)?;
-    if descriptor >= table.read::<u32>(|o| &o.fdtable_length)? {
-        return None;
-    }
-    table.follow(|o| &o.fdtable_array)?.element(descriptor)
+    // SAFETY: the verifier knows the running task, and what its members point to.
+    let array = unsafe {
+        let table = emit::current().load_pointer(|o| &o.task_files)?.load_pointer(|o| &o.files_table)?;
+        if descriptor >= table.load::<u32>(|o| &o.fdtable_length)? {
+            return None;
+        }
+        table.load_pointer(|o| &o.fdtable_array)?
+    };
+    array.element(descriptor)
 }
 
 /// The process that listens, as `connect` recorded it (`copy_peercred`, `net/unix/af_unix.c`).

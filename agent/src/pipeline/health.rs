@@ -1,6 +1,6 @@
 //! The agent about itself: heartbeats, and whatever was lost.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use buildtrail_agent_abi::Counters;
 use buildtrail_proto::v1;
@@ -28,6 +28,8 @@ pub(super) struct Health {
     reported: HashMap<&'static str, Counters>,
     pending: HashMap<&'static str, u64>,
     gaps: HashMap<&'static str, Vec<Gap>>,
+    /// Hooks whose losses wait for their places.
+    postponed: HashSet<&'static str>,
     next_heartbeat: BootTime,
     next_look: BootTime,
 }
@@ -40,13 +42,26 @@ impl Health {
             *self.pending.entry(stage).or_default() += count;
         }
     }
+
+    /// Whether the losses of a hook wait for the next look. They do so once.
+    fn postpones(&mut self, hook: &'static str, now: Counters) -> bool {
+        let before = self.reported.get(hook).copied().unwrap_or_default();
+        let new = lost(now) - lost(before);
+        let places =
+            self.gaps.get(hook).map_or(0, |gaps| gaps.iter().map(|gap| gap.last - gap.first + 1).sum());
+        if new > places && self.postponed.insert(hook) {
+            return true;
+        }
+        self.postponed.remove(hook);
+        false
+    }
 }
 
 impl Pipeline {
     pub(super) fn report_health(&mut self, counters: ReadCounters<'_>, now: BootTime) {
         if now >= self.health.next_look {
             self.health.next_look = BootTime(now.0 + LOSS_INTERVAL);
-            self.report_losses(counters);
+            self.report_losses(counters, false);
         }
         if now >= self.health.next_heartbeat {
             self.health.next_heartbeat = BootTime(now.0 + HEARTBEAT_INTERVAL);
@@ -64,11 +79,15 @@ impl Pipeline {
         }
     }
 
-    /// One loss event for each hook and reason that lost something since the last look.
-    pub(super) fn report_losses(&mut self, counters: ReadCounters<'_>) {
+    /// One loss event for each hook and reason that lost something since the last look. Where a loss was is known a little
+    /// later than that there was one: unless this is the last look, what has no place yet waits for the next.
+    pub(super) fn report_losses(&mut self, counters: ReadCounters<'_>, at_the_end: bool) {
         match counters() {
             Ok(counters) => {
                 for (hook, now) in counters {
+                    if !at_the_end && self.health.postpones(hook.name(), now) {
+                        continue;
+                    }
                     let before = self.health.reported.insert(hook.name(), now).unwrap_or_default();
                     let lost = [
                         ("ring buffer full", now.lost_ring_full - before.lost_ring_full),
@@ -92,7 +111,7 @@ impl Pipeline {
     /// Says in the agent's log what each hook had done when its losses were last reported.
     pub(super) fn log_counters(&self) {
         for (hook, counts) in self.health.reported.iter().filter(|(_, counts)| counts.happened > 0) {
-            let lost = counts.lost_ring_full + counts.lost_no_slot + counts.lost_unreadable;
+            let lost = lost(*counts);
             info!(hook, happened = counts.happened, emitted = counts.emitted, lost, "seen by a hook");
         }
     }
@@ -133,6 +152,10 @@ impl Pipeline {
         };
         self.emit_about_host(Body::Heartbeat(body));
     }
+}
+
+fn lost(counts: Counters) -> u64 {
+    counts.lost_ring_full + counts.lost_no_slot + counts.lost_unreadable
 }
 
 fn range(gap: &Gap) -> v1::LostRange {

@@ -19,7 +19,7 @@ mod resume;
 mod rights;
 mod spoof;
 
-use std::{os::unix::ffi::OsStrExt as _, path::PathBuf, rc::Rc, time::Duration};
+use std::{os::unix::ffi::OsStrExt as _, rc::Rc, time::Duration};
 
 use buildtrail_agent_abi::{Counters, Hook};
 use buildtrail_proto::{timestamp_from_unix_nanos, v1};
@@ -45,11 +45,10 @@ use crate::{
     output::Output,
     process::{self, Process, ProcessId, ProcessTable, Role},
     sensor::{
-        Batch, SensorError,
+        Batch, SensorError, Wishes,
         coverage::CoverageReport,
-        files::{FileEvent, Relocated, Who},
+        files::{FileEvent, Who},
         records::{Exec, Record, Users, What},
-        written::Version,
     },
     uplink::identity::Claimed,
 };
@@ -72,25 +71,6 @@ const SHORT_PATIENCE: Duration = Duration::from_millis(25);
 const JOB_PATIENCE: Duration = Duration::from_millis(250);
 /// How long the pipeline can be left alone when nothing waits.
 const LONG_PATIENCE: Duration = Duration::from_secs(5);
-
-/// What the sensors should watch from now on, and what no more.
-#[derive(Debug, Default)]
-pub struct Wishes {
-    /// Runners that appeared.
-    pub runners: Vec<u32>,
-    /// Runners that ended.
-    pub ended_runners: Vec<u32>,
-    /// Files that jobs call credentials.
-    pub relocated: Vec<Relocated>,
-    /// Jobs that ended.
-    pub ended_jobs: Vec<String>,
-    /// Where jobs work.
-    pub places: Vec<PathBuf>,
-    /// Files of which every read is to be told.
-    pub follow: Vec<(PathBuf, Version)>,
-    /// And no more.
-    pub leave: Vec<PathBuf>,
-}
 
 /// Reads what each hook emitted and lost since load.
 pub type ReadCounters<'a> = &'a dyn Fn() -> Result<Vec<(Hook, Counters)>, SensorError>;
@@ -147,7 +127,6 @@ impl Pipeline {
         let mut heirlooms = Heirlooms::default();
         let mut processes = ProcessTable::default();
         let mut found = Vec::new();
-        let mut heritage = Heritage::default();
         let mut naming = Naming::default();
         for mut process in process::snapshot() {
             let parent = processes.live(process.parent_pid);
@@ -163,8 +142,7 @@ impl Pipeline {
             {
                 heirlooms.add_runner(&process.executable, &platform.rule.name);
                 process.role = Role::Runner;
-                found.push(process.id.pid);
-                heritage.add_runner(process.id);
+                found.push(process.id);
                 naming.add_runner(process.id, platform);
             }
             processes.insert_snapshot(process);
@@ -187,7 +165,7 @@ impl Pipeline {
             reached: Reached::default(),
             relocations: Relocations::default(),
             wishes: Wishes { runners: found, ..Wishes::default() },
-            heritage,
+            heritage: Heritage::default(),
             identities,
             heirlooms,
             next_farewell: BootTime(0),
@@ -271,7 +249,7 @@ impl Pipeline {
             self.emit_lookup(lookup);
         }
         self.end_jobs(|_| true);
-        self.report_losses(counters);
+        self.report_losses(counters, true);
         self.log_counters();
         self.emit_heartbeat();
         let saved = self.state();
@@ -395,14 +373,13 @@ impl Pipeline {
                     self.hand_on_runner(id);
                     self.containers.end_runner(id);
                     self.jobs.runner_ended(id, time);
-                    self.wishes.ended_runners.push(id.pid);
                     self.identities.forget_runner(id);
                 }
                 Role::RunnerChild { root, .. } if root == id => self.jobs.root_ended(id, time),
                 Role::RunnerChild { .. } | Role::Other => {}
             }
             if role != Role::Other || works {
-                self.heritage.end_process(id);
+                self.wishes.ended.push(id);
             }
         }
     }

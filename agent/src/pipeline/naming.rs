@@ -190,16 +190,13 @@ impl Pipeline {
     /// A process outside all jobs executes a program: perhaps a runner's.
     fn place_runner(&mut self, id: ProcessId, time: BootTime, exec: &Exec) {
         let Some(process) = self.processes.get(id).cloned() else { return };
-        let (was, users) = (process.role, process.users);
+        let users = process.users;
         let platform = recognise(&self.platforms, &process, exec);
         let platform = platform.filter(|platform| self.admit_runner(&process, &platform.rule.name, time));
         let role = if platform.is_some() { Role::Runner } else { Role::Other };
         self.processes.entry(id, exec.parent_pid, users).role = role;
         if let Some(platform) = platform {
-            if was != Role::Runner {
-                self.wishes.runners.push(id.pid);
-            }
-            self.heritage.add_runner(id);
+            self.wishes.runners.push(id);
             self.naming.add_runner(id, platform);
         }
     }
@@ -214,8 +211,7 @@ impl Pipeline {
         let twins: Vec<Process> = self.processes.all_live().filter(|twin| is_twin(twin)).cloned().collect();
         for twin in twins {
             self.processes.entry(twin.id, twin.parent_pid, twin.users).role = Role::Runner;
-            self.wishes.runners.push(twin.id.pid);
-            self.heritage.add_runner(twin.id);
+            self.wishes.runners.push(twin.id);
             self.naming.add_runner(twin.id, Rc::clone(&platform));
         }
     }

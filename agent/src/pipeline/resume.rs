@@ -10,15 +10,14 @@ use crate::{
         saved::{Saved, SavedRoot},
     },
     process::{Process, ProcessId, Role, look},
-    sensor::{LineageNews, members::Member, records::Users},
+    sensor::{members::Member, records::Users},
 };
 
-/// What the kernel side and the next agent are to know.
+/// What the next agent is to know.
 #[derive(Debug, Default)]
 pub(super) struct Heritage {
     /// Processes that were named, with what they were named.
     named: HashMap<ProcessId, SavedRoot>,
-    news: LineageNews,
     changed: bool,
 }
 
@@ -31,15 +30,6 @@ impl Heritage {
         };
         self.named.insert(process, root);
         self.changed = true;
-    }
-
-    pub(super) fn add_runner(&mut self, runner: ProcessId) {
-        self.news.runners.push(runner);
-    }
-
-    /// Descendants may go on: a name is forgotten with its job.
-    pub(super) fn end_process(&mut self, process: ProcessId) {
-        self.news.ended.push(process);
     }
 
     pub(super) fn end_job(&mut self, job_id: &str) {
@@ -98,11 +88,6 @@ impl Pipeline {
             }
         }
         self.recovering = false;
-    }
-
-    /// What the kernel side is to know since the last time.
-    pub fn take_lineage_news(&mut self) -> LineageNews {
-        std::mem::take(&mut self.heritage.news)
     }
 
     /// The state for the next agent, when it has changed.

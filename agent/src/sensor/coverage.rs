@@ -104,6 +104,18 @@ const TIER_B_GAPS: &[(&str, &str)] = &[
     ),
 ];
 
+/// What is not seen where nothing serves a hook.
+const UNSERVED_GAPS: &[(&str, &str)] = &[
+    (
+        "tcp.state",
+        "How TCP connections end, how many bytes they carry, and the names that TLS clients and proxies were asked for are not seen.",
+    ),
+    (
+        "socket.send",
+        "Who uses a connection that another process opened and left to it or passed on is not seen.",
+    ),
+];
+
 /// One sentence for all hooks that are refused for the same reason.
 fn uncovered(hooks: &[HookReport]) -> Vec<String> {
     let mut by_reason: Vec<(&str, Vec<&str>)> = Vec::new();
@@ -126,6 +138,9 @@ impl CoverageReport {
     pub fn new(hooks: Vec<HookReport>, missing_members: &[String]) -> Self {
         let mut gaps = uncovered(&hooks);
         gaps.extend(missing_members.iter().map(|member| format!("{member}; what needs it is off.")));
+        let unserved = |hook: &str| hooks.iter().any(|report| report.hook == hook && report.tier.is_none());
+        let of_unserved = UNSERVED_GAPS.iter().filter(|(hook, _)| unserved(hook));
+        gaps.extend(of_unserved.map(|(_, gap)| (*gap).to_owned()));
         let at_tier_a =
             |hook: &str| hooks.iter().any(|report| report.hook == hook && report.tier == Some(Tier::A));
         let of_tier_b = TIER_B_GAPS.iter().filter(|(hook, _)| !at_tier_a(hook));

@@ -7,11 +7,10 @@
 use std::{collections::HashMap, os::fd::AsFd as _};
 
 use aya::{
-    Btf, Ebpf, EbpfLoader, include_bytes_aligned,
-    maps::{Array, HashMap as BpfHashMap, Map, MapData, PerCpuArray, RingBuf},
+    Btf, Ebpf, EbpfLoader,
+    maps::{Array, HashMap as BpfHashMap, Map, PerCpuArray},
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FEntry, Program,
-        ProgramError, TracePoint,
+        CgroupAttachMode, CgroupSkb, CgroupSock, CgroupSockAddr, FEntry, Program, ProgramError, TracePoint,
         links::{FdLink, LinkError},
         tp_btf::BtfTracePoint,
     },
@@ -26,13 +25,13 @@ use super::{
     coverage::{HookReport, Tier},
     files::KernelWatch,
     members::{self, KernelMembers},
+    object,
     pins::{Adopted, Generation, LinkName, Pins, PinsError, Predecessor, Unfinished},
+    plan::{Attach, Candidate, PLAN},
     prototypes::Differing,
+    rings::Rings,
 };
 use crate::error::with_causes;
-
-/// The eBPF object that [`Loaded`] loads.
-pub(crate) static OBJECT: &[u8] = include_bytes_aligned!(env!("BUILDTRAIL_BPF_OBJECT"));
 
 /// Sizes of the ring buffers in bytes; powers of two, at least one page.
 #[derive(Clone, Copy, Debug)]
@@ -75,9 +74,10 @@ pub struct Loaded {
 }
 
 /// The maps that the agent uses; the others live as long as the programs.
-const MAPS: [&str; 12] = [
+const MAPS: [&str; 13] = [
     "CRITICAL",
     "BULK",
+    "READER",
     "COUNTERS",
     "REPORTED",
     "IDENTITY_VARIABLES",
@@ -89,118 +89,6 @@ const MAPS: [&str; 12] = [
     "RUNNERS",
     "MEMBERS",
 ];
-
-/// How a program is attached.
-#[derive(Clone, Copy, Debug)]
-enum Attach {
-    BtfTracepoint(&'static str),
-    CgroupAddress,
-    CgroupSocket,
-    CgroupPackets(CgroupSkbAttachType),
-    /// Calls of this name end here.
-    SystemCalls(&'static [&'static str]),
-    /// The program stands in front of this kernel function.
-    Function(&'static str),
-}
-
-/// One way to serve a hook.
-struct Candidate {
-    tier: Tier,
-    program: &'static str,
-    attach: Attach,
-    served_by: &'static str,
-}
-
-/// The ways to serve each hook, best first.
-const PLAN: &[(Hook, &[Candidate])] = &[
-    (
-        Hook::Fork,
-        &[tier_b("process_fork", Attach::BtfTracepoint("sched_process_fork"), "tp_btf/sched_process_fork")],
-    ),
-    (
-        Hook::Exec,
-        &[tier_b("process_exec", Attach::BtfTracepoint("sched_process_exec"), "tp_btf/sched_process_exec")],
-    ),
-    (
-        Hook::Exit,
-        &[tier_b("process_exit", Attach::BtfTracepoint("sched_process_exit"), "tp_btf/sched_process_exit")],
-    ),
-    (Hook::Connect4, &[tier_b("connect4", Attach::CgroupAddress, "cgroup/connect4")]),
-    (Hook::Connect6, &[tier_b("connect6", Attach::CgroupAddress, "cgroup/connect6")]),
-    (Hook::Send4, &[tier_b("sendmsg4", Attach::CgroupAddress, "cgroup/sendmsg4")]),
-    (Hook::Send6, &[tier_b("sendmsg6", Attach::CgroupAddress, "cgroup/sendmsg6")]),
-    (
-        Hook::PacketOut,
-        &[tier_b("packet_out", Attach::CgroupPackets(CgroupSkbAttachType::Egress), "cgroup_skb/egress")],
-    ),
-    (
-        Hook::PacketIn,
-        &[tier_b("packet_in", Attach::CgroupPackets(CgroupSkbAttachType::Ingress), "cgroup_skb/ingress")],
-    ),
-    (
-        Hook::TcpState,
-        &[tier_b("tcp_state", Attach::BtfTracepoint("inet_sock_set_state"), "tp_btf/inet_sock_set_state")],
-    ),
-    (Hook::SocketRelease, &[tier_b("socket_release", Attach::CgroupSocket, "cgroup/sock_release")]),
-    (Hook::SocketInet, &[tier_b("socket_inet", Attach::CgroupSocket, "cgroup/sock_create")]),
-    (
-        Hook::SocketOther,
-        &[
-            tier_a("socket_other", "security_socket_post_create", "fentry/security_socket_post_create"),
-            tier_b("socket_call", Attach::SystemCalls(&["socket"]), "tracepoint/sys_exit_socket"),
-        ],
-    ),
-    (
-        Hook::UnixConnect,
-        &[
-            tier_a(
-                "unix_stream_connect",
-                "security_unix_stream_connect",
-                "fentry/security_unix_stream_connect",
-            ),
-            tier_b("unix_connect", Attach::SystemCalls(&["connect"]), "tracepoint/sys_exit_connect"),
-        ],
-    ),
-    (
-        Hook::SocketSend,
-        &[
-            tier_a("socket_send", "security_socket_sendmsg", "fentry/security_socket_sendmsg"),
-            tier_b("socket_sent", Attach::BtfTracepoint("sock_send_length"), "tp_btf/sock_send_length"),
-        ],
-    ),
-    (Hook::FileOpen, &[tier_a("file_open", "security_file_open", "fentry/security_file_open")]),
-    (Hook::FileReceive, &[tier_a("file_receive", "security_file_receive", "fentry/security_file_receive")]),
-    (Hook::FileMap, &[tier_a("file_map", "security_mmap_file", "fentry/security_mmap_file")]),
-    (Hook::FileMode, &[tier_a("file_mode", "security_path_chmod", "fentry/security_path_chmod")]),
-    (Hook::FileOwner, &[tier_a("file_owner", "security_path_chown", "fentry/security_path_chown")]),
-    (
-        Hook::FileTruncate,
-        &[tier_a("file_truncate", "security_path_truncate", "fentry/security_path_truncate")],
-    ),
-    (Hook::FileLink, &[tier_a("file_link", "security_inode_link", "fentry/security_inode_link")]),
-    (Hook::FileUnlink, &[tier_a("file_unlink", "security_inode_unlink", "fentry/security_inode_unlink")]),
-    (Hook::FileRename, &[tier_a("file_rename", "security_inode_rename", "fentry/security_inode_rename")]),
-    (
-        Hook::Memory,
-        &[
-            tier_a("memory_access", "security_ptrace_access_check", "fentry/security_ptrace_access_check"),
-            tier_b(
-                "memory_call",
-                Attach::SystemCalls(&["ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd"]),
-                "tracepoint/sys_exit_{ptrace,process_vm_readv,process_vm_writev,pidfd_getfd}",
-            ),
-        ],
-    ),
-    (Hook::Traced, &[tier_a("memory_traced", "security_ptrace_traceme", "fentry/security_ptrace_traceme")]),
-];
-
-const fn tier_a(program: &'static str, function: &'static str, served_by: &'static str) -> Candidate {
-    Candidate { tier: Tier::A, program, attach: Attach::Function(function), served_by }
-}
-
-const fn tier_b(program: &'static str, attach: Attach, served_by: &'static str) -> Candidate {
-    Candidate { tier: Tier::B, program, attach, served_by }
-}
 
 /// Loads and attaches what this kernel allows.
 ///
@@ -237,7 +125,7 @@ pub fn generation(offsets: &Offsets, rings: RingSizes, highest: Tier) -> Generat
     let sizes = [rings.critical.to_le_bytes(), rings.bulk.to_le_bytes()].concat();
     Generation::new(
         &[buildtrail_agent_abi::LAYOUT.as_bytes()],
-        &[OBJECT, &sizes, &offset_bytes(offsets), &[highest as u8]],
+        &[object::choose(), &sizes, &offset_bytes(offsets), &[highest as u8]],
     )
 }
 
@@ -265,7 +153,7 @@ fn open(offsets: &Offsets, rings: RingSizes) -> Result<(Ebpf, Btf, Loaded), Sens
         .override_global("OFFSETS", offset_bytes(offsets).as_slice(), true)
         .map_max_entries("CRITICAL", rings.critical)
         .map_max_entries("BULK", rings.bulk)
-        .load(OBJECT)
+        .load(object::choose())
         .map_err(|error| SensorError::from_load(&error))?;
     let mut maps = HashMap::new();
     for name in MAPS {
@@ -333,22 +221,13 @@ impl Loaded {
         self.declare_agent()
     }
 
-    /// The ring of processes and credentials. Can be taken once.
+    /// The rings, of these sizes. Can be taken once.
     ///
     /// # Errors
     ///
-    /// [`SensorError::Load`] when it is gone or not a ring buffer.
-    pub fn take_critical(&mut self) -> Result<RingBuf<MapData>, SensorError> {
-        self.take_ring("CRITICAL")
-    }
-
-    /// The ring of connections and DNS. Can be taken once.
-    ///
-    /// # Errors
-    ///
-    /// [`SensorError::Load`] when it is gone or not a ring buffer.
-    pub fn take_bulk(&mut self) -> Result<RingBuf<MapData>, SensorError> {
-        self.take_ring("BULK")
+    /// [`SensorError::Load`] when one is gone or not a ring buffer.
+    pub fn take_rings(&mut self, sizes: RingSizes) -> Result<Rings, SensorError> {
+        Rings::new(self.take_map("CRITICAL")?, self.take_map("BULK")?, self.take_map("READER")?, sizes)
     }
 
     /// What the programs themselves say, for the agent's log. `None` when that cannot be read, which loses no event;
@@ -432,10 +311,6 @@ impl Loaded {
             map.set(u32::from(*hook as u16), PodCounters(*counters), 0).map_err(refused)?;
         }
         Ok(())
-    }
-
-    fn take_ring(&mut self, name: &str) -> Result<RingBuf<MapData>, SensorError> {
-        RingBuf::try_from(self.take_map(name)?).map_err(refused)
     }
 
     /// Counters of each hook since load, summed over CPUs.

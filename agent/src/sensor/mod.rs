@@ -11,36 +11,30 @@ pub mod files;
 pub mod handover;
 pub mod loader;
 pub mod members;
+pub mod object;
 pub mod offsets;
 pub mod pins;
+mod plan;
 pub mod privilege;
 pub mod prototypes;
 pub mod records;
+pub mod rings;
 pub mod runners;
 pub mod sequence;
 pub mod tracefs;
+pub mod wishes;
 pub mod written;
 
-use std::{
-    error::Error,
-    fs, io,
-    os::fd::{AsRawFd as _, BorrowedFd},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{error::Error, fs, io, os::fd::BorrowedFd, path::PathBuf, time::Duration};
 
-use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use buildtrail_agent_abi::{Counters, Hook, RunnerName, VariableName};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::warn;
 
 use crate::{
     catalog::files::{Anywhere, Target},
     clock::BootTime,
     error::with_causes,
-    pipeline::Wishes,
-    process::ProcessId,
 };
 use btf::{Btf, VMLINUX};
 use coverage::{CoverageReport, HookReport, Tier};
@@ -50,12 +44,12 @@ use loader::{Allowed, Loaded, Lookups, RingSizes};
 use members::{KernelMembers, Member};
 use pins::{Pins, Predecessor};
 use records::{Record, What};
+use rings::Rings;
 use runners::{Look, RunnerSensor};
 use sequence::{Gap, Sequences};
+pub use wishes::Wishes;
 use written::{Act, WriteSensor};
 
-/// Records taken from one ring in one go, so that a flood cannot keep the rest waiting.
-const MAX_RECORDS: usize = 65_536;
 /// The hook that fanotify serves.
 const FILE_HOOK: &str = "secret.file";
 /// As well.
@@ -108,8 +102,7 @@ pub struct Wanted {
 /// All kernel sensors, attached. Dropping it detaches them.
 pub struct Sensor {
     loaded: Loaded,
-    critical: RingBuf<MapData>,
-    bulk: RingBuf<MapData>,
+    rings: Rings,
     kernel_log: Option<EbpfLogger<&'static dyn log::Log>>,
     files: Option<FileSensor>,
     writes: Option<WriteSensor>,
@@ -185,6 +178,9 @@ impl Sensor {
         let (writes, report) = start_writes(writes);
         hooks.push(report);
         let mut coverage = CoverageReport::new(hooks, &resolved.missing);
+        if object::is_degraded() {
+            coverage.gaps.push(object::GAP.to_owned());
+        }
         if let Some(error) = not_pinned.or_else(|| loaded.not_pinned.take()) {
             warn!(%error, "programs are not kept attached while no agent runs");
             coverage.gaps.push(format!("What happens while the agent is restarted is not seen: {error}"));
@@ -208,8 +204,7 @@ impl Sensor {
             overlap,
             base,
             _pins: pins,
-            critical: loaded.take_critical()?,
-            bulk: loaded.take_bulk()?,
+            rings: loaded.take_rings(rings)?,
             loaded,
             kernel_log,
             files,
@@ -225,26 +220,18 @@ impl Sensor {
     /// # Errors
     ///
     /// When the kernel refuses to wait.
-    pub fn wait(&self, wake: BorrowedFd<'_>, timeout: Duration) -> Result<(), SensorError> {
-        // SAFETY: the rings outlive the borrowed descriptors.
-        let rings = unsafe {
-            [BorrowedFd::borrow_raw(self.critical.as_raw_fd()), BorrowedFd::borrow_raw(self.bulk.as_raw_fd())]
-        };
-        let mut descriptors = vec![wake, rings[0], rings[1]];
+    pub fn wait(&mut self, wake: BorrowedFd<'_>, timeout: Duration) -> Result<(), SensorError> {
+        let mut others = vec![wake];
         if let Some(files) = &self.files {
-            descriptors.extend([files.events_fd(), files.changes_fd()]);
-            descriptors.extend(files.changed_fd());
+            others.extend([files.events_fd(), files.changes_fd()]);
+            others.extend(files.changed_fd());
         }
-        descriptors.extend(self.runners.as_ref().map(RunnerSensor::descriptor));
-        let mut polled: Vec<PollFd<'_>> =
-            descriptors.into_iter().map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        match poll(&mut polled, timeout) {
-            Ok(_) | Err(nix::Error::EINTR) => Ok(()),
-            Err(error) => {
-                Err(SensorError::System { what: "cannot wait for the kernel", source: error.into() })
-            }
-        }
+        others.extend(self.runners.as_ref().map(RunnerSensor::descriptor));
+        let refused = |error: nix::Error| SensorError::System {
+            what: "cannot wait for the kernel",
+            source: error.into(),
+        };
+        self.rings.wait(others, timeout).map_err(refused)
     }
 
     /// Takes what waits. Sources are read in the order that lets a record find its process: files, then connections,
@@ -278,29 +265,34 @@ impl Sensor {
         let inheritance = std::mem::take(&mut self.inheritance);
         batch.unreadable = inheritance.unreadable;
         batch.records = inheritance.records;
-        for ring in [&mut self.bulk, &mut self.critical] {
-            for _ in 0..MAX_RECORDS {
-                let Some(item) = ring.next() else { break };
-                match records::decode(&item) {
-                    Ok((record, place)) => {
-                        if !self.sequences.take(place, record.time) {
-                            batch.malformed += 1;
-                            warn!(?place, "a record from the kernel has a number that came before");
-                        }
-                        if !self.overlap.is_known(&record) {
-                            batch.records.push(record);
-                        }
-                    }
-                    Err(error) => {
-                        batch.malformed += 1;
-                        warn!(%error, "a record from the kernel cannot be read");
-                    }
+        let mut malformed = 0;
+        let (sequences, overlap) = (&mut self.sequences, &mut self.overlap);
+        self.rings.take(|bytes| match records::decode(bytes) {
+            Ok((record, place)) => {
+                if !sequences.take(place, record.time) {
+                    malformed += 1;
+                    warn!(?place, "a record from the kernel has a number that came before");
+                }
+                if !overlap.is_known(&record) {
+                    batch.records.push(record);
                 }
             }
-        }
+            Err(error) => {
+                malformed += 1;
+                warn!(%error, "a record from the kernel cannot be read");
+            }
+        });
+        batch.malformed = malformed;
         batch.records.sort_by_key(|record| record.time);
         self.identify_files(&mut batch);
         batch.gaps = self.sequences.gaps(BootTime::now());
+        batch
+    }
+
+    /// Takes what waits for the last time: a number that has not come now never will.
+    pub fn drain_at_the_end(&mut self) -> Batch {
+        let mut batch = self.drain();
+        batch.gaps.extend(self.sequences.gaps(BootTime(u64::MAX)));
         batch
     }
 
@@ -322,11 +314,19 @@ impl Sensor {
         batch.files = events;
     }
 
-    /// Watches what the pipeline asks for.
+    /// Watches what the pipeline asks for, and tells the kernel side who is a runner and who has ended.
     pub fn follow(&mut self, wishes: Wishes) {
-        if let Some(runners) = &mut self.runners {
-            wishes.runners.into_iter().for_each(|pid| runners.watch(pid));
-            wishes.ended_runners.into_iter().for_each(|pid| runners.forget(pid));
+        for runner in wishes.runners {
+            self.members.add_runner(runner);
+            if let Some(runners) = &mut self.runners {
+                runners.watch(runner.pid);
+            }
+        }
+        for ended in wishes.ended {
+            self.members.remove(ended);
+            if let Some(runners) = &mut self.runners {
+                runners.forget(ended.pid);
+            }
         }
         if let Some(files) = &mut self.files {
             files.watch_relocated(&wishes.relocated);
@@ -371,16 +371,6 @@ impl Sensor {
     pub fn members(&self) -> Vec<Member> {
         self.members.all()
     }
-
-    /// Tells the kernel side who is a runner and who has ended.
-    pub fn note_lineage(&mut self, news: &LineageNews) {
-        for runner in &news.runners {
-            self.members.add_runner(*runner);
-        }
-        for ended in &news.ended {
-            self.members.remove(*ended);
-        }
-    }
 }
 
 fn start_writes(wanted: bool) -> (Option<WriteSensor>, HookReport) {
@@ -394,15 +384,6 @@ fn start_writes(wanted: bool) -> (Option<WriteSensor>, HookReport) {
         }
         Err(error) => (None, HookReport::uncovered(WRITE_HOOK, format!("fanotify: {error}"))),
     }
-}
-
-/// What the kernel side is to know about processes.
-#[derive(Debug, Default)]
-pub struct LineageNews {
-    /// Their children are jobs' processes.
-    pub runners: Vec<ProcessId>,
-    /// Ended, and everything reported.
-    pub ended: Vec<ProcessId>,
 }
 
 /// Loading needs some 30 MB for the kernel's type information; the allocator would keep them.

@@ -9,6 +9,7 @@ mod call;
 pub mod expect;
 pub mod judge;
 pub mod load;
+pub mod micro;
 pub mod place;
 
 mod credentials;

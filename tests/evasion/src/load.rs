@@ -2,12 +2,17 @@
 
 use std::{
     fs::{self, File},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
 
 use crate::{call, place::SECRET};
 
@@ -36,12 +41,16 @@ fn secret(directory: &Path, index: usize) -> PathBuf {
 pub fn act(words: &[&str]) -> Result<()> {
     let done = match words {
         ["opens", seconds, rate] => opens(Duration::from_secs(seconds.parse()?), rate.parse()?)?,
+        ["connections", seconds] => connections(Duration::from_secs(seconds.parse()?))?,
         ["forks", seconds] => forks(Duration::from_secs(seconds.parse()?))?,
         ["reads", directory, count, seconds] => {
             reads(Path::new(directory), count.parse()?, Duration::from_secs(seconds.parse()?))?
         }
         _ => {
-            bail!("usage: load opens SECONDS RATE | load forks SECONDS | load reads DIRECTORY COUNT SECONDS")
+            bail!(
+                "usage: load opens SECONDS RATE | load forks SECONDS | load connections SECONDS | \
+                 load reads DIRECTORY COUNT SECONDS"
+            )
         }
     };
     std::io::Write::write_all(&mut std::io::stdout(), format!("{done}\n").as_bytes())?;
@@ -60,6 +69,23 @@ fn opens(time: Duration, rate: u32) -> Result<u64> {
         thread::sleep(due.saturating_sub(start.elapsed()));
     }
     Ok(u64::from(done))
+}
+
+/// Connections on loopback, on each processor in turn: so each goes on to the end.
+fn connections(time: Duration) -> Result<u64> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let processors = thread::available_parallelism()?.get();
+    let (start, mut done) = (Instant::now(), 0);
+    while start.elapsed() < time {
+        let mut one = CpuSet::new();
+        one.set(done % processors)?;
+        sched_setaffinity(Pid::from_raw(0), &one)?;
+        let client = TcpStream::connect(address)?;
+        drop((listener.accept()?, client));
+        done += 1;
+    }
+    Ok(done as u64)
 }
 
 /// Processes that end at once, as fast as one process can make them.

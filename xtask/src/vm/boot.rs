@@ -15,6 +15,8 @@ use crate::shell::say;
 
 /// Several times what a guest takes.
 const DEADLINE: Duration = Duration::from_mins(5);
+/// The same where instructions are counted, which is several times slower.
+const LONG_DEADLINE: Duration = Duration::from_mins(20);
 const POLL: Duration = Duration::from_millis(100);
 const BEGIN: &str = "@@begin ";
 const END: &str = "@@end ";
@@ -42,23 +44,43 @@ pub(super) struct Section {
 /// then makes a kernel fail before its first program. A kernel that stumbles panics, and so ends at once.
 const BOOTS: u32 = 6;
 
+/// How fast a guest's clock goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speed {
+    /// Like this machine's.
+    Any,
+    /// A nanosecond for each instruction; nobody waits for a guest that does nothing.
+    InstructionsCounted,
+}
+
 /// Runs the guest until it ends, with `words` on the kernel's command line; its console goes to the file `console`. A guest
 /// that never came to its first program is booted again.
-pub(super) fn boot(image: &Path, initrd: &Path, words: &str, console: &Path) -> Result<Console> {
+pub(super) fn boot(
+    image: &Path,
+    initrd: &Path,
+    words: &str,
+    speed: Speed,
+    console: &Path,
+) -> Result<Console> {
     for _ in 1..BOOTS {
-        let output = boot_once(image, initrd, words, console)?;
+        let output = boot_once(image, initrd, words, speed, console)?;
         if !output.sections.is_empty() {
             return Ok(output);
         }
         say("  the guest did not come up; once more");
     }
-    boot_once(image, initrd, words, console)
+    boot_once(image, initrd, words, speed, console)
 }
 
-fn boot_once(image: &Path, initrd: &Path, words: &str, console: &Path) -> Result<Console> {
+fn boot_once(image: &Path, initrd: &Path, words: &str, speed: Speed, console: &Path) -> Result<Console> {
     let output = File::create(console).with_context(|| format!("cannot write {}", console.display()))?;
     let arguments = format!("console=ttyS0 quiet panic=-1 oops=panic {words}");
+    let (counted, deadline): (&[&str], _) = match speed {
+        Speed::Any => (&[], DEADLINE),
+        Speed::InstructionsCounted => (&["-icount", "shift=0,sleep=off"], LONG_DEADLINE),
+    };
     let mut guest = Command::new("qemu-system-x86_64")
+        .args(counted)
         .args(["-machine", "q35,accel=tcg", "-cpu", "max,-cx16", "-m", "1024", "-nographic", "-no-reboot"])
         .args(["-nic", "none", "-append", &arguments, "-kernel"])
         .arg(image)
@@ -71,7 +93,7 @@ fn boot_once(image: &Path, initrd: &Path, words: &str, console: &Path) -> Result
         .context("cannot run qemu-system-x86_64")?;
     let start = Instant::now();
     while guest.try_wait().context("cannot wait for QEMU")?.is_none() {
-        if start.elapsed() > DEADLINE {
+        if start.elapsed() > deadline {
             guest.kill().context("cannot stop QEMU")?;
             guest.wait().context("cannot wait for QEMU")?;
             break;

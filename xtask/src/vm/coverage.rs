@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use buildtrail_evasion::{Family, Seen, Tier, techniques};
 
 use super::{
-    Mode,
+    Mode, degraded,
     verdict::{Cell, Verdict},
 };
 use crate::workspace::Workspace;
@@ -94,6 +94,11 @@ fn tail() -> String {
             if let Seen::Gap(reason) | Seen::Race(_, reason) = technique.at(tier) {
                 let _infallible = writeln!(text, "- Tier {letter}, {}: {reason}", technique.what);
             }
+        }
+    }
+    for (name, reason) in degraded::reasons() {
+        if let Some(technique) = techniques().into_iter().find(|technique| technique.name == name) {
+            let _infallible = writeln!(text, "- Linux 5.10, {}: {reason}", technique.what);
         }
     }
     text.push_str("\n## What no tier sees\n\n");

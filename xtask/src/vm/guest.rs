@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use buildtrail_evasion::{place, techniques};
+use buildtrail_evasion::{micro, place, techniques};
 use serde_json::json;
 
 use super::archive::Archive;
@@ -21,6 +21,8 @@ pub(super) const VALUE_OF_SECRETS: &str = "FAKE-not-a-";
 pub(super) const REPOSITORY: &str = "acme/guest";
 /// Repository of the job that tries every technique of the evasion table.
 pub(super) const EVASION: &str = "acme/evasion";
+/// Where single operations are measured.
+const MICRO_PLACE: &str = "/srv/micro";
 /// Where those techniques work.
 const EVASION_PLACE: &str = "/srv/evasion";
 
@@ -113,6 +115,9 @@ pub(super) fn build(binaries: &Path, busybox: &Path) -> Result<Vec<u8>> {
     archive.file("etc/buildtrail-agent/agent.toml", place::settings(Path::new(EVASION_PLACE)).as_bytes());
     archive.link("srv/link-to-npmrc", "../root/.npmrc");
     archive.file("runner/plan.json", plan().as_bytes());
+    archive.file("etc/buildtrail-agent/micro.toml", micro::settings(Path::new(MICRO_PLACE)).as_bytes());
+    archive.file("runner/micro.json", micro_plan().as_bytes());
+    archive.file("etc/micro-rows", micro::names(false).as_bytes());
     Ok(archive.finish())
 }
 
@@ -128,6 +133,17 @@ fn plan() -> String {
         .collect();
     let job = |repository, run, steps| json!({"repository": repository, "run_id": run, "steps": steps});
     json!({"at_once": 1, "jobs": [job(REPOSITORY, "1", steps), job(EVASION, "2", evasion)]}).to_string()
+}
+
+/// What `fakerunner` runs to measure; the agent's number, 0 for none, is in a file.
+fn micro_plan() -> String {
+    let script = format!(
+        "evasion micro {MICRO_PLACE} $(cat /run/agent.pid) {} > /run/inside 2>&1",
+        micro::names(true)
+    );
+    let job =
+        json!({"repository": "acme/micro", "run_id": "1", "steps": [{"id": "micro", "script": script}]});
+    json!({"at_once": 1, "jobs": [job]}).to_string()
 }
 
 /// Absolute paths of the libraries, and of the loader, that a program needs.

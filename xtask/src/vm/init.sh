@@ -1,7 +1,8 @@
 #!/bin/busybox sh
 # The first process of a test guest: sets the guest up, runs a job under the agent, and writes to the console what the
 # agent said. Words on the kernel's command line: with BARE=1 the guest lacks what the agent can provide for itself,
-# with TIER_B=1 the agent is not to use security functions, with HOOKS=1 only prototypes are compared.
+# with TIER_B=1 the agent is not to use security functions, with HOOKS=1 only prototypes are compared, with MICRO=1 single
+# operations are measured.
 
 export PATH=/usr/bin:/bin HOME=/root BUILDTRAIL_LOG=info RUST_BACKTRACE=0
 
@@ -46,6 +47,33 @@ uname -r > /run/release
 # The firmware leaves the cursor in the middle of a line.
 echo
 section release /run/release
+
+# All rows, outside a job and in one; the agent's number is in /run/agent.pid.
+measure() { # without|with
+    evasion micro /srv/micro $(cat /run/agent.pid) $(cat /etc/micro-rows) > /run/outside 2>&1
+    section outside-$1 /run/outside $?
+    env -i PATH=$PATH HOME=$HOME /runner/bin/Runner.Listener run /runner/micro.json > /run/micro.log 2>&1
+    section inside-$1 /run/inside $?
+}
+
+if [ -n "$MICRO" ]; then
+    mkdir -p /srv/micro
+    evasion micro prepare /srv/micro
+    cd /runner
+    echo 0 > /run/agent.pid
+    measure without
+    buildtrail-agent run --config /etc/buildtrail-agent/micro.toml --output json --ready-file /run/ready \
+        > /run/events 2> /run/agent.log &
+    echo $! > /run/agent.pid
+    await test -e /run/ready
+    measure with
+    kill -TERM $(cat /run/agent.pid)
+    wait $(cat /run/agent.pid)
+    section agent-log /run/agent.log $?
+    grep -c '"secret_access"' /run/events > /run/secrets
+    section secrets /run/secrets
+    end
+fi
 
 buildtrail-agent check --prototypes > /run/prototypes 2>&1
 section prototypes /run/prototypes $?

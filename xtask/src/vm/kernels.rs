@@ -63,9 +63,14 @@ impl Kernel {
         matches!(self, Self::V6_12)
     }
 
-    /// Too old for the agent, which has to say so.
-    pub(super) fn is_refused(self) -> bool {
+    /// Serves the agent in part; see [`super::degraded`].
+    pub(super) fn is_degraded(self) -> bool {
         matches!(self, Self::V5_10)
+    }
+
+    /// Tells how many instructions the verifier followed (since 5.16).
+    pub(super) fn counts_instructions(self) -> bool {
+        !matches!(self, Self::V5_10)
     }
 }
 

@@ -7,10 +7,12 @@ mod apt;
 mod archive;
 mod boot;
 mod coverage;
+mod degraded;
 mod facts;
 mod guest;
 mod kernels;
 mod matrix;
+mod micro;
 mod verdict;
 
 use std::{
@@ -22,7 +24,12 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 
-use self::{boot::Console, kernels::Kernel, verdict::Verdict};
+pub(crate) use self::micro::{MEASURED, Place, run as micro};
+use self::{
+    boot::{Console, Speed},
+    kernels::Kernel,
+    verdict::Verdict,
+};
 use crate::{
     compile, setup,
     shell::{complain, say},
@@ -93,14 +100,7 @@ pub(crate) fn check_hooks(workspace: &Workspace, debug: bool) -> Result<bool> {
 pub(crate) fn run(workspace: &Workspace, choice: Choice, debug: bool, mode: Mode) -> Result<bool> {
     ensure!(cfg!(target_arch = "x86_64"), "these guests are x86-64 and so must this machine be");
     compile::everything(workspace, debug)?;
-    let binaries = if debug { workspace.debug_binaries() } else { workspace.binaries() };
-    setup::emulator(workspace)?;
-    let directory = workspace.vm();
-    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let busybox = kernels::fetch_busybox(&directory)?;
-    let initrd = directory.join("initramfs.cpio");
-    fs::write(&initrd, guest::build(&binaries, &busybox)?).context("cannot write the guest's file system")?;
-
+    let (directory, initrd) = prepare(workspace, debug)?;
     let verdicts: Vec<Verdict> =
         choice.kernels().into_iter().map(|kernel| examine(kernel, mode, &directory, &initrd)).collect();
     say("");
@@ -113,6 +113,18 @@ pub(crate) fn run(workspace: &Workspace, choice: Choice, debug: bool, mode: Mode
     let total = matrix::total(&verdicts);
     say(&total.to_string());
     Ok(total.failed == 0)
+}
+
+/// Where guests' files are, and the file system of their programs.
+fn prepare(workspace: &Workspace, debug: bool) -> Result<(PathBuf, PathBuf)> {
+    let binaries = if debug { workspace.debug_binaries() } else { workspace.binaries() };
+    setup::emulator(workspace)?;
+    let directory = workspace.vm();
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let busybox = kernels::fetch_busybox(&directory)?;
+    let initrd = directory.join("initramfs.cpio");
+    fs::write(&initrd, guest::build(&binaries, &busybox)?).context("cannot write the guest's file system")?;
+    Ok((directory, initrd))
 }
 
 /// Boots one kernel and judges what came out. What cannot be had is skipped, with the reason.
@@ -128,7 +140,7 @@ fn examine(kernel: Kernel, mode: Mode, directory: &Path, initrd: &Path) -> Verdi
     say(&format!("▸ kernel {}: booting ({words})", kernel.name()));
     let console = log_of(directory, kernel);
     let start = Instant::now();
-    let verdict = match boot::boot(&image, initrd, &words, &console) {
+    let verdict = match boot::boot(&image, initrd, &words, Speed::Any, &console) {
         Ok(output) => Verdict::of(kernel, mode, &output),
         Err(error) => {
             complain(&format!("{error:#}"));

@@ -11,13 +11,12 @@ use buildtrail_evasion::{
 use super::{
     Mode,
     boot::{Console, Section},
+    degraded,
     facts::FACTS,
     guest::{EVASION, REPOSITORY, VALUE_OF_SECRETS},
     kernels::Kernel,
 };
 
-/// The agent's exit status on a kernel that cannot serve it.
-const CANNOT_SERVE: i32 = 4;
 /// Half of what the verifier follows before it refuses a program: the next kernel may count more.
 const MOST_INSTRUCTIONS: u64 = 500_000;
 /// What every hook is served at today.
@@ -63,7 +62,7 @@ impl Cell {
 impl Verdict {
     /// On a kernel that cannot be had.
     pub(super) fn skipped(kernel: Kernel) -> Self {
-        let facts = expected(kernel).into_iter().map(|name| (name, Cell::Skipped)).collect();
+        let facts = expected().into_iter().map(|name| (name, Cell::Skipped)).collect();
         Self { facts, ..Self::empty(kernel) }
     }
 
@@ -88,13 +87,14 @@ impl Verdict {
         verdict.judge_prototypes(console);
         if mode.hooks_only {
             // Nothing else was asked.
-        } else if kernel.is_refused() {
-            verdict.judge_refusal(console);
         } else {
             verdict.judge_hooks(console, mode);
             verdict.judge_programs(console);
             verdict.judge_events(console);
             verdict.judge_techniques(console, if mode.lsm_off { Tier::B } else { Tier::A });
+            if kernel.is_degraded() {
+                degraded::judge(&mut verdict);
+            }
         }
         if !console.complete {
             verdict.troubles.push("the guest did not get to its end".to_owned());
@@ -155,6 +155,7 @@ impl Verdict {
         self.programs = programs_in(counts);
         let most = self.programs.iter().map(|(_, count)| *count).max();
         let cell = match most {
+            None if !self.kernel.counts_instructions() => Cell::Skipped,
             Some(most) if most <= MOST_INSTRUCTIONS => Cell::Good(most.to_string()),
             Some(most) => Cell::Bad(format!("{most}!")),
             None => Cell::Bad("NO".to_owned()),
@@ -184,18 +185,6 @@ impl Verdict {
             self.facts.push((name, Cell::yes_or_no(holds)));
         }
     }
-
-    fn judge_refusal(&mut self, console: &Console) {
-        let refused = console.section("check").is_some_and(|check| check.status == CANNOT_SERVE);
-        let errors: Vec<&str> = console
-            .section("check-log")
-            .map_or_else(Vec::new, |log| log.text.lines().filter(|line| line.contains(" ERROR ")).collect());
-        let holds = refused && errors.len() == 1;
-        if !holds {
-            self.troubles.extend(errors.into_iter().map(str::to_owned));
-        }
-        self.facts.push((REFUSAL, Cell::yes_or_no(holds)));
-    }
 }
 
 /// How long the verifier follows a program, at most.
@@ -203,14 +192,9 @@ const INSTRUCTIONS: &str = "most instructions verified of a program";
 /// Facts about the run as a whole.
 const WHOLE_RUN: [&str; 4] =
     ["one job, from start to end", "nothing lost", "no secret's value in any output", "clean stop"];
-/// What is expected where the agent cannot run.
-const REFUSAL: &str = "refuses to run, with one sentence";
 
-/// Names of what is judged on this kernel.
-fn expected(kernel: Kernel) -> Vec<&'static str> {
-    if kernel.is_refused() {
-        return vec![REFUSAL];
-    }
+/// Names of what is judged.
+fn expected() -> Vec<&'static str> {
     std::iter::once(INSTRUCTIONS).chain(FACTS.iter().map(|fact| fact.name)).chain(WHOLE_RUN).collect()
 }
 
@@ -268,7 +252,7 @@ mod tests {
     fn silence_is_failure() {
         let verdict = Verdict::of(Kernel::V6_1, Mode::default(), &Console::default());
         assert!(verdict.techniques.iter().all(|(_, verdict)| !verdict.is_right()));
-        assert_eq!(verdict.facts.len(), expected(Kernel::V6_1).len());
+        assert_eq!(verdict.facts.len(), expected().len());
         assert!(verdict.facts.iter().all(|(_, cell)| matches!(cell, Cell::Bad(_))), "{:?}", verdict.facts);
     }
 

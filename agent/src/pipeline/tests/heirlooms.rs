@@ -7,7 +7,11 @@ use std::{
 };
 
 use super::*;
-use crate::{catalog::secret_paths::SecretPaths, config::Catalog, sensor::written::Act};
+use crate::{
+    catalog::secret_paths::SecretPaths,
+    config::Catalog,
+    sensor::written::{Act, Version},
+};
 
 const SECOND: u32 = RUNNER + 50;
 const SECOND_STEP: u32 = SECOND + 1;
