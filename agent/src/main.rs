@@ -173,7 +173,7 @@ fn main() -> ExitCode {
 fn hook(moment: Moment, path: Option<&Path>, token_stdin: bool) -> ExitCode {
     let path = path.unwrap_or(Path::new(Config::DEFAULT_PATH));
     // Settings that this user may not read are no reason to fail a job.
-    let hooks = Config::load(path).map(|config| config.hooks).unwrap_or_else(|_| config::Hooks::default());
+    let hooks = Config::load(path).map_or_else(|_| config::Hooks::default(), |config| config.hooks);
     let token = token_stdin.then(|| client::read_token(io::stdin().lock())).transpose();
     let token = token.unwrap_or_else(|error| {
         warn!("{error}");

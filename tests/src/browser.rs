@@ -1,4 +1,4 @@
-//! A real browser, driven by its WebDriver: Debian's chromium and chromium-driver.
+//! A real browser, driven by its `WebDriver`: Debian's chromium and chromium-driver.
 //!
 //! In: addresses, scripts, keys. Out: what the page holds, pictures of it, and everything that the browser complained
 //! about. The protocol is JSON over plain HTTP to this machine, one request a connection, so no client is needed for it.
@@ -18,13 +18,13 @@ use crate::process::{Launch, Running};
 
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 /// For one command.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+const ANSWER_DEADLINE: Duration = Duration::from_mins(1);
 /// How long a page may take to become what is waited for.
 const PAGE_DEADLINE: Duration = Duration::from_secs(20);
 /// What the driver says before its port.
 const STARTED: &str = "started successfully on port ";
 
-/// The Enter key, as WebDriver writes it.
+/// The Enter key, as `WebDriver` writes it.
 pub const ENTER: &str = "\u{e007}";
 /// The Escape key.
 pub const ESCAPE: &str = "\u{e00c}";

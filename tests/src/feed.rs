@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 
 use crate::collector::{Site, agent_settings};
 
-const DELIVERY_DEADLINE: Duration = Duration::from_secs(60);
+const DELIVERY_DEADLINE: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(5);
 
 /// A host of the site that reports what it is told to.

@@ -279,7 +279,7 @@ impl<'a> Performance<'a> {
             actor: actors[number % actors.len()].into(),
             r#ref: if workflow.name == "release" { "refs/tags/v2.4.1" } else { "refs/heads/main" }.into(),
             sha: format!("{:040x}", (number as u128 + 3) * 0x00c0_ffee_1234_5678_9abc_def0),
-            trigger: if number % 3 == 0 { "pull_request" } else { "push" }.into(),
+            trigger: if number.is_multiple_of(3) { "pull_request" } else { "push" }.into(),
             runner_name: format!("runner-{}", number % 2 + 1),
             assurance: Assurance::Observed.into(),
             ..Job::default()

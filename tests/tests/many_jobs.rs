@@ -91,7 +91,7 @@ fn a_thousand_jobs_in_sequence_and_fifty_at_once_keep_their_events_and_leave_not
 
     assert_eq!(lost(&events), 0);
     let mut found: HashMap<&str, usize> = HashMap::new();
-    for event in events.iter() {
+    for event in &events {
         if let Some(tag) = tag_of(event) {
             assert_eq!(run_of(event), tag, "{}", describe(event));
             *found.entry(tag).or_default() += 1;

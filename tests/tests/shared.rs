@@ -235,7 +235,7 @@ fn attempts_to_be_another_job_or_a_runner_are_told_and_change_nothing() {
     fs::create_dir_all(host.directory.path().join("runner")).unwrap();
     fs::write(host.directory.path().join("runner/.runner"), "{\"agentId\": 1}\n").unwrap();
     let first = format!(
-        r#"
+        r"
 GITHUB_REPOSITORY=other/repo GITHUB_RUN_ID=99 /bin/true tag acme/first
 mkdir -p /tmp/buildtrail-second-$$/bin
 cp {runner}/.runner /tmp/buildtrail-second-$$/.runner
@@ -245,7 +245,7 @@ cp /bin/true /tmp/buildtrail-second-$$/systemd-run
 /tmp/buildtrail-second-$$/systemd-run --user sh -c x
 echo '# changed' >> {runner}/bin/node
 rm -rf /tmp/buildtrail-second-$$
-"#,
+",
         runner = host.directory.path().join("runner").display()
     );
     let events = host.run(&first, "/bin/true tag acme/second\n");
@@ -304,6 +304,6 @@ fn a_job_that_ran_before_the_agent_is_recovered_and_said_to_be() {
     assert_eq!(steps, ["wait", "later"], "{}", describe_all(&events));
     for (event, repository) in found {
         assert_eq!(repository_of(event), Some(repository));
-        assert_eq!(event.job.as_ref().map(|job| job.assurance()), Some(Assurance::Asserted));
+        assert_eq!(event.job.as_ref().map(buildtrail_proto::v1::Job::assurance), Some(Assurance::Asserted));
     }
 }

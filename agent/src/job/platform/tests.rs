@@ -174,9 +174,10 @@ fn the_variables_of_all_rules_fit_into_the_kernels_table_and_none_is_a_credentia
 #[test]
 fn programs_that_others_run_as_well_are_not_noted_by_their_name() {
     let names = platforms().runner_names();
-    assert!(names.contains(&b"Runner.Worker".to_vec()) && names.contains(&b"woodpecker-agent".to_vec()));
+    let has = |name: &[u8]| names.iter().any(|known| known == name);
+    assert!(has(b"Runner.Worker") && has(b"woodpecker-agent"));
     for name in ["java", "node", "python*", "gitlab-runner"] {
-        assert!(!names.contains(&name.as_bytes().to_vec()), "{name}");
+        assert!(!has(name.as_bytes()), "{name}");
     }
 }
 
@@ -218,13 +219,14 @@ fn table(rule: &PlatformRule) -> String {
     let quoted = |texts: Vec<String>| -> String {
         texts.iter().map(|text| format!("`{text}`")).collect::<Vec<_>>().join(" or ")
     };
-    let choice = |choice: &Choice| quoted(choice.templates().map(|template| template.to_string()).collect());
+    let choice = |choice: &Choice| quoted(choice.templates().map(ToString::to_string).collect());
     let wildcards = |all: &[Wildcard]| all.iter().map(|one| one.as_str().to_owned()).collect::<Vec<_>>();
     let mut rows = vec![format!("| runner | {}", quoted(wildcards(&rule.runner.executables)))];
     if !rule.runner.arguments.is_empty() {
         let arguments: Vec<String> =
             wildcards(&rule.runner.arguments).iter().map(|one| format!("`{one}`")).collect();
-        rows[0] += &format!(" with {}", arguments.join(", "));
+        rows[0].push_str(" with ");
+        rows[0].push_str(&arguments.join(", "));
     }
     rows[0] += " |";
     for job in &rule.job {
