@@ -164,6 +164,11 @@ fn a_job_is_verified_and_so_is_the_log() {
         .unwrap();
     world.picture("verdict-job", DESK, Theme::Light);
     world.assert_sound("verdict of the job");
+    let evidence = format!(
+        "return fetch('/jobs/{job}/evidence') \
+         .then((answer) => `${{answer.status}} ${{answer.headers.get('content-disposition')}}`)"
+    );
+    assert_eq!(world.browser.run(&evidence).unwrap(), "200 attachment; filename=\"job.evidence\"");
     world.go("/integrity");
     assert!(world.browser.run("return document.getElementById('tz').value").unwrap() == "Europe/Berlin");
     world.browser.click("form[action='/integrity/verify'] button").unwrap();

@@ -8,10 +8,15 @@ use buildtrail_query::{Field, Scope};
 use prost::Message as _;
 use rusqlite::{OptionalExtension as _, params};
 
-use super::{Asked, StoreError, dictionary};
+use super::{
+    Asked, StoreError,
+    dictionary::{self, number},
+};
 
 /// Identities of a host, newest first, among which its latest word is looked for.
 const LATEST: i64 = 50;
+/// Newest identities of a host, one of which has its last event.
+const NEWEST: i64 = 8;
 
 impl Asked {
     /// Ids and names of all hosts. Names are in no event, so they tell nobody more than he may see.
@@ -73,13 +78,15 @@ impl Asked {
         Ok(None)
     }
 
+    /// The latest time among the newest jobs and what happens outside of jobs.
     fn last_time(&self, host: i64) -> Result<Option<i64>, StoreError> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT max(last) FROM uses WHERE identity IN (
-                 SELECT id FROM identities WHERE host = ?1 ORDER BY id DESC LIMIT ?2
-             )",
+            "SELECT max((SELECT max(time) FROM events WHERE identity = newest.id AND kind = kinds.id))
+             FROM (SELECT id FROM (SELECT id FROM identities WHERE host = ?1 ORDER BY id DESC LIMIT ?2)
+                   UNION SELECT max(id) FROM identities WHERE host = ?1 AND job IS NULL) AS newest,
+                  (SELECT id FROM dictionary WHERE field = ?3) AS kinds",
         )?;
-        Ok(statement.query_row([host, LATEST], |row| row.get(0))?)
+        Ok(statement.query_row(params![host, NEWEST, number(Field::Kind)], |row| row.get(0))?)
     }
 }
 
