@@ -39,9 +39,8 @@ pub(super) struct Section {
     pub text: String,
 }
 
-/// Boots of one guest. Without `cmpxchg16b`, whose emulation in QEMU 7.2 was seen to end in a double fault in 6.12's memory
-/// allocator when the machine is busy; kernels do without it where a processor has none. Besides, the emulation now and
-/// then makes a kernel fail before its first program. A kernel that stumbles panics, and so ends at once.
+/// Boots of one guest: the emulation now and then makes a kernel fail before its first program. A kernel that stumbles
+/// panics, and so ends at once.
 const BOOTS: u32 = 6;
 
 /// How fast a guest's clock goes.
@@ -53,26 +52,34 @@ pub(super) enum Speed {
     InstructionsCounted,
 }
 
-/// Runs the guest until it ends, with `words` on the kernel's command line; its console goes to the file `console`. A guest
+/// Runs the guest until it ends, on a processor of the model `cpu`, with `words` on the kernel's command line; its console goes to the file `console`. A guest
 /// that never came to its first program is booted again.
 pub(super) fn boot(
     image: &Path,
     initrd: &Path,
+    cpu: &str,
     words: &str,
     speed: Speed,
     console: &Path,
 ) -> Result<Console> {
     for _ in 1..BOOTS {
-        let output = boot_once(image, initrd, words, speed, console)?;
+        let output = boot_once(image, initrd, cpu, words, speed, console)?;
         if !output.sections.is_empty() {
             return Ok(output);
         }
         say("  the guest did not come up; once more");
     }
-    boot_once(image, initrd, words, speed, console)
+    boot_once(image, initrd, cpu, words, speed, console)
 }
 
-fn boot_once(image: &Path, initrd: &Path, words: &str, speed: Speed, console: &Path) -> Result<Console> {
+fn boot_once(
+    image: &Path,
+    initrd: &Path,
+    cpu: &str,
+    words: &str,
+    speed: Speed,
+    console: &Path,
+) -> Result<Console> {
     let output = File::create(console).with_context(|| format!("cannot write {}", console.display()))?;
     let arguments = format!("console=ttyS0 quiet panic=-1 oops=panic {words}");
     let (counted, deadline): (&[&str], _) = match speed {
@@ -81,7 +88,7 @@ fn boot_once(image: &Path, initrd: &Path, words: &str, speed: Speed, console: &P
     };
     let mut guest = Command::new("qemu-system-x86_64")
         .args(counted)
-        .args(["-machine", "q35,accel=tcg", "-cpu", "max,-cx16", "-m", "1024", "-nographic", "-no-reboot"])
+        .args(["-machine", "q35,accel=tcg", "-cpu", cpu, "-m", "1024", "-nographic", "-no-reboot"])
         .args(["-nic", "none", "-append", &arguments, "-kernel"])
         .arg(image)
         .arg("-initrd")

@@ -63,6 +63,16 @@ impl Kernel {
         matches!(self, Self::V6_12)
     }
 
+    /// QEMU's model of the processor. Without `cmpxchg16b`, whose emulation in QEMU 7.2 was seen to end in a double fault in
+    /// 6.12's memory allocator when the machine is busy; but 7.3 needs it to allocate storage for sockets
+    /// (mm/slub.c, `kmalloc_nolock`).
+    pub(super) fn processor(self) -> &'static str {
+        match self {
+            Self::V7_3 => "max",
+            _ => "max,-cx16",
+        }
+    }
+
     /// Serves the agent in part; see [`super::degraded`].
     pub(super) fn is_degraded(self) -> bool {
         matches!(self, Self::V5_10)

@@ -44,8 +44,14 @@ pub(crate) fn run(workspace: &Workspace, kernel: Kernel, debug: bool) -> Result<
     let (directory, initrd) = prepare(workspace, debug)?;
     let image = kernels::fetch(kernel, &directory)?;
     say(&format!("▸ counting instructions on kernel {}", kernel.name()));
-    let console =
-        boot::boot(&image, &initrd, "MICRO=1", Speed::InstructionsCounted, &log_of(&directory, kernel))?;
+    let console = boot::boot(
+        &image,
+        &initrd,
+        kernel.processor(),
+        "MICRO=1",
+        Speed::InstructionsCounted,
+        &log_of(&directory, kernel),
+    )?;
     let said = format!("see {}", log_of(&directory, kernel).display());
     let without = costs(&console, "without").context(said.clone())?;
     let with = costs(&console, "with").context(said)?;

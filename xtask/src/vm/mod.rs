@@ -140,7 +140,7 @@ fn examine(kernel: Kernel, mode: Mode, directory: &Path, initrd: &Path) -> Verdi
     say(&format!("▸ kernel {}: booting ({words})", kernel.name()));
     let console = log_of(directory, kernel);
     let start = Instant::now();
-    let verdict = match boot::boot(&image, initrd, &words, Speed::Any, &console) {
+    let verdict = match boot::boot(&image, initrd, kernel.processor(), &words, Speed::Any, &console) {
         Ok(output) => Verdict::of(kernel, mode, &output),
         Err(error) => {
             complain(&format!("{error:#}"));
