@@ -275,6 +275,6 @@ async fn a_reader_can_fetch_the_trees_files_and_nothing_else_and_nobody_else_can
         assert_eq!(get(&mut alice, address, other).await.0, 404, "{other}");
     }
     let mut not_a_reader = support::connect(address, &host.out).await.unwrap();
-    assert_eq!(get(&mut not_a_reader, address, "/tlog/checkpoint").await.0, 403);
+    assert_eq!(get(&mut not_a_reader, address, "/tlog/checkpoint").await.0, 401);
     collector.stop().await.unwrap();
 }
