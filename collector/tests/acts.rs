@@ -119,6 +119,7 @@ async fn a_fork_is_noted_once_with_its_proof_and_repetitions_and_replays_change_
         header: fork.header.clone(),
         signature: fork.signature.clone(),
         body: forked.body.clone(),
+        lost_before: Vec::new(),
     };
     let key =
         HostKey::from_pkcs8_pem(&fs::read_to_string(host.out.join("key.pem")).unwrap()).unwrap().public();
@@ -282,4 +283,36 @@ async fn a_log_beyond_its_bound_loses_its_oldest_events_only() {
     assert!(removed.first_record == 0 && removed.why.contains("larger than"), "{removed:?}");
     assert_eq!(statements.len(), 1);
     assert!(fs::metadata(&segment).unwrap().len() < total / 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_spool_was_damaged_goes_on_and_the_log_says_which_batches_are_lost() {
+    let site = Site::new();
+    let mut host = site.host("h");
+    let collector = site.start().await;
+    let mut batches = host.batches(6);
+    let mut behind = batches.split_off(4);
+    host.send(collector.address(), batches[..2].to_vec()).await.1.unwrap();
+
+    let refused = host.send(collector.address(), behind.clone()).await.1.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "a gap without the host's word");
+    let key = HostKey::from_pkcs8_pem(&fs::read_to_string(host.out.join("key.pem")).unwrap()).unwrap();
+    batch::say_lost_before(&key, &mut behind[0]);
+    for _twice in 0..2 {
+        host.send(collector.address(), behind.clone()).await.1.unwrap();
+    }
+    // What was said to be lost cannot come later with another content.
+    let old = host.send(collector.address(), batches[2..].to_vec()).await.1.unwrap_err();
+    assert_eq!(old.code(), Code::AlreadyExists);
+
+    let mut reader = site.reader("reader", collector.address()).await;
+    let lost = wait_for_acts(&mut reader, "batches.lost", 1).await;
+    assert_eq!(lost.len(), 1);
+    let Act::BatchesLost(lost) = act(&lost[0]) else { panic!("{lost:?}") };
+    assert_eq!((lost.host_id.as_str(), lost.first, lost.last), (host.id.as_str(), 3, 4));
+    drop(reader);
+    collector.stop().await.unwrap();
+    let report = verify::verify(&site.config().log_directory()).unwrap();
+    assert!(!report.hosts[0].complete);
+    assert!(report.hosts[0].statement.contains("batches 3–4, which the host says it lost"), "{report:?}");
 }

@@ -136,7 +136,12 @@ async fn garbage_and_oversized_batches_are_refused_while_others_go_on() {
     };
     let garbage = [
         SignedBatch::default(),
-        SignedBatch { header: vec![0xff; 100], signature: vec![1; 64], body: vec![2; 100] },
+        SignedBatch {
+            header: vec![0xff; 100],
+            signature: vec![1; 64],
+            body: vec![2; 100],
+            lost_before: vec![3; 64],
+        },
         flip(|batch| batch.header[5] ^= 1),
         flip(|batch| batch.signature[5] ^= 1),
         flip(|batch| batch.body[5] ^= 1),

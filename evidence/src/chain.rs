@@ -15,6 +15,8 @@ pub const WINDOW: usize = 256;
 pub enum Accepted {
     /// The next one: keep it.
     New,
+    /// The host says that all between the head and this batch is lost there and will never come: keep it, and the word.
+    NewBehindLoss,
     /// Known already, byte for byte: acknowledge it again, keep nothing.
     Duplicate,
 }
@@ -98,7 +100,11 @@ impl Chain {
         }
         let expected = self.head.number + 1;
         if number > expected {
-            return if self.damaged { Ok(Accepted::New) } else { Err(ChainError::Gap { expected, number }) };
+            return match batch.behind_loss {
+                true => Ok(Accepted::NewBehindLoss),
+                false if self.damaged => Ok(Accepted::New),
+                false => Err(ChainError::Gap { expected, number }),
+            };
         }
         if batch.header.previous != self.head.digest.as_bytes() {
             return Err(ChainError::Fork { number });
@@ -119,7 +125,7 @@ impl Chain {
     /// As [`Chain::check`]; the chain is then unchanged.
     pub fn accept(&mut self, batch: &OpenedBatch) -> Result<Accepted, ChainError> {
         let accepted = self.check(batch)?;
-        if accepted == Accepted::New {
+        if accepted != Accepted::Duplicate {
             self.advance(batch);
         }
         Ok(accepted)

@@ -63,6 +63,24 @@ fn a_resumed_chain_goes_on_and_says_when_it_cannot_know() {
 }
 
 #[test]
+fn a_gap_is_let_through_where_the_host_says_that_it_lost_the_batches() {
+    let (mut sealer, mut chain) = (sealer(), Chain::default());
+    next(&mut sealer);
+    let mut said = next(&mut sealer);
+    said.behind_loss = true;
+    assert_eq!(chain.accept(&said), Ok(Accepted::NewBehindLoss));
+    assert_eq!(chain.accept(&said), Ok(Accepted::Duplicate));
+    next(&mut sealer);
+    assert_eq!(chain.accept(&next(&mut sealer)), Err(ChainError::Gap { expected: 3, number: 4 }));
+    // The word changes nothing for a batch that follows, or that does not fit.
+    let (mut sealer, mut other) = (self::sealer(), Chain::default());
+    let first = OpenedBatch { behind_loss: true, ..next(&mut sealer) };
+    assert_eq!(other.accept(&first), Ok(Accepted::New));
+    let forked = OpenedBatch { digest: Digest::of(b"another"), ..first };
+    assert_eq!(other.accept(&forked), Err(ChainError::Fork { number: 1 }));
+}
+
+#[test]
 fn after_damage_one_gap_is_let_through() {
     let (mut sealer, mut chain) = (sealer(), Chain::default());
     next(&mut sealer);

@@ -22,6 +22,7 @@ pub(crate) const ED25519_SPKI: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// A host's private key. `Debug` never shows it; its memory is wiped on drop.
+#[derive(Clone)]
 pub struct HostKey(SigningKey);
 
 impl HostKey {

@@ -137,7 +137,12 @@ mod tests {
     }
 
     fn batch(body: &[u8]) -> SignedBatch {
-        SignedBatch { header: vec![1, 2, 3], signature: vec![2], body: body.to_vec() }
+        SignedBatch {
+            header: vec![1, 2, 3],
+            signature: vec![2],
+            body: body.to_vec(),
+            lost_before: Vec::new(),
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::v1::{CollectorEntry, collector_entry::Act};
 
 /// Every word that [`CollectorEntry::kind`] can say.
-pub const ACT_KINDS: [&str; 31] = [
+pub const ACT_KINDS: [&str; 32] = [
     "collector.started",
     "collector.stopped",
     "log.damaged",
@@ -20,6 +20,7 @@ pub const ACT_KINDS: [&str; 31] = [
     "host.back",
     "host.cloned",
     "chain.fork",
+    "batches.lost",
     "peers.refused",
     "witness.missing",
     "witness.back",
@@ -59,6 +60,7 @@ impl CollectorEntry {
             Some(Act::HostBack(_)) => "host.back",
             Some(Act::HostCloned(_)) => "host.cloned",
             Some(Act::ChainFork(_)) => "chain.fork",
+            Some(Act::BatchesLost(_)) => "batches.lost",
             Some(Act::PeersRefused(_)) => "peers.refused",
             Some(Act::WitnessMissing(_)) => "witness.missing",
             Some(Act::WitnessBack(_)) => "witness.back",
@@ -88,6 +90,7 @@ impl CollectorEntry {
             Act::HostBack(act) => Some(&act.host_id),
             Act::HostCloned(act) => Some(&act.host_id),
             Act::ChainFork(act) => Some(&act.host_id),
+            Act::BatchesLost(act) => Some(&act.host_id),
             Act::IdentityChecked(act) => Some(&act.host_id),
             _ => None,
         }

@@ -48,6 +48,10 @@ pub fn what(entry: &CollectorEntry) -> String {
         Act::ChainFork(act) => {
             format!("{} ({}): another batch {} than the one in the log", act.name, act.host_id, act.number)
         }
+        Act::BatchesLost(act) => format!(
+            "{} ({}): batches {}–{} were lost on the host, which says so itself",
+            act.name, act.host_id, act.first, act.last
+        ),
         Act::PeersRefused(act) => {
             format!("{} times for {}, first {}: {}", act.count, act.reason, act.peer, act.detail)
         }

@@ -29,8 +29,9 @@ use crate::{
     slots,
 };
 
-/// Steps through the environment: 256 KiB of it, or 2,048 variables.
-const ENVIRONMENT_STEPS: u32 = 2048;
+/// Strides through the environment, and steps of each: 256 KiB of it, or 2,048 variables.
+const ENVIRONMENT_STRIDES: u32 = 64;
+const STRIDE_STEPS: u32 = 32;
 /// The record without its variable data.
 const FIXED_BYTES: usize = size_of::<ExecRecord>() - EXEC_DATA_BYTES;
 
@@ -184,8 +185,8 @@ fn read_environment(
     let (at, end) = (mm.read(|o| &o.mm_env_start)?, mm.read(|o| &o.mm_env_end)?);
     // SAFETY: the caller owns the slot.
     unsafe { *walk = Walk { at, end, out, skipping: 0, flags: 0, name_length: 0 } };
-    for _ in 0..ENVIRONMENT_STEPS {
-        if exec_step(slot) != 0 {
+    for _ in 0..ENVIRONMENT_STRIDES {
+        if exec_stride(slot) != 0 {
             break;
         }
     }
@@ -199,8 +200,21 @@ fn read_environment(
     if end > EXEC_DATA_BYTES { None } else { Some(end) }
 }
 
-/// One variable, or one chunk of a long one. Returns 1 to stop. A global function is verified once, on its own, so that the
-/// loop around it stays short for the verifier (kernel/bpf/verifier.c, `do_check_subprogs`, since 5.6; `bpf_loop` came in 5.17).
+/// Some variables. Returns 1 to stop. A global function is verified once, on its own, and the verifier walks each turn of a
+/// loop: two short loops cost it a twentieth of a long one (kernel/bpf/verifier.c, `do_check_subprogs`, since 5.6; `bpf_loop`
+/// came in 5.17).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn exec_stride(slot: u32) -> i64 {
+    for _ in 0..STRIDE_STEPS {
+        if exec_step(slot) != 0 {
+            return 1;
+        }
+    }
+    0
+}
+
+/// One variable, or one chunk of a long one. Returns 1 to stop.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn exec_step(slot: u32) -> i64 {

@@ -121,6 +121,7 @@ struct Shared {
     /// `None` once the spool is closed: the thread then sees everything that was pushed, and nothing more.
     queue: RwLock<Option<SyncSender<Message>>>,
     boot_id: BootId,
+    key: HostKey,
     loss: LossLedger,
     handing_out: Mutex<HandingOut>,
     /// Bytes that may be handed out and not acknowledged.
@@ -212,6 +213,7 @@ impl Spool {
         let shared = Arc::new(Shared {
             queue: RwLock::new(Some(queue)),
             boot_id: identity.boot_id.clone(),
+            key: identity.key.clone(),
             loss: LossLedger::default(),
             handing_out: Mutex::default(),
             most_on_the_way: settings.max_bytes / 8,

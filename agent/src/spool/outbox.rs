@@ -7,7 +7,7 @@ use std::{
 };
 
 use buildtrail_evidence::{
-    batch::decode_header,
+    batch::{self, decode_header},
     records::{Entry, Quarantined, Reader, RecordIndex, RecordsError},
 };
 use buildtrail_proto::v1::SignedBatch;
@@ -51,6 +51,8 @@ pub struct Outbox {
     generation: u64,
     /// Batches that were returned and not acknowledged, oldest first.
     returned: VecDeque<Returned>,
+    /// Something could not be read since the last batch that was returned.
+    behind_loss: bool,
 }
 
 struct Returned {
@@ -69,6 +71,7 @@ impl Outbox {
             reader: None,
             generation: 0,
             returned: VecDeque::new(),
+            behind_loss: false,
         }
     }
 
@@ -76,6 +79,7 @@ impl Outbox {
     pub fn rewind(&mut self) {
         self.reader = None;
         self.returned.clear();
+        self.behind_loss = false;
     }
 
     /// Whether batches wait that [`Self::read_next`] has not returned and may return now, as far as is known without
@@ -105,7 +109,8 @@ impl Outbox {
         self.durable.changed().await.is_ok()
     }
 
-    /// The next batch, or `None` when all that is on disk was returned. Reads from disk.
+    /// The next batch, or `None` when all that is on disk was returned. Reads from disk. The first batch behind damage
+    /// carries the host's word that those before it are lost.
     ///
     /// # Errors
     /// The batch cannot be read; the next call goes on behind damage, and tries again after a refusal of the system.
@@ -126,7 +131,10 @@ impl Outbox {
         let found = match reader.next() {
             None => Ok(None),
             Some(Err(error)) => return Err(error.into()),
-            Some(Ok(Entry::Quarantined(range))) => Err(OutboxError::Damaged(range)),
+            Some(Ok(Entry::Quarantined(range))) => {
+                self.behind_loss = true;
+                Err(OutboxError::Damaged(range))
+            }
             Some(Ok(Entry::Record { index, payload })) => {
                 handing.end = handing.end.max(index.next().0);
                 self.return_batch(index, &payload).map(Some)
@@ -137,8 +145,16 @@ impl Outbox {
     }
 
     fn return_batch(&mut self, index: RecordIndex, payload: &[u8]) -> Result<Outgoing, OutboxError> {
-        let batch = SignedBatch::decode(payload).map_err(|_| OutboxError::NotABatch(index))?;
-        let header = decode_header(&batch.header).map_err(|_| OutboxError::NotABatch(index))?;
+        let decoded = SignedBatch::decode(payload).ok();
+        let decoded =
+            decoded.and_then(|batch| decode_header(&batch.header).ok().map(|header| (batch, header)));
+        let Some((mut batch, header)) = decoded else {
+            self.behind_loss = true;
+            return Err(OutboxError::NotABatch(index));
+        };
+        if std::mem::take(&mut self.behind_loss) {
+            batch::say_lost_before(&self.shared.key, &mut batch);
+        }
         let (boot_id, last_sequence, bytes) = (header.boot_id, header.last_sequence, payload.len() as u64);
         self.returned.push_back(Returned { index, boot_id, last_sequence, bytes });
         Ok(Outgoing { number: header.number, index, batch })

@@ -192,6 +192,46 @@ fn a_lost_position_only_means_sending_again() {
 }
 
 #[test]
+fn behind_damage_the_host_says_that_batches_are_lost_and_goes_on() {
+    let state = tempfile::tempdir().unwrap();
+    // Each start syncs on its own: only what was synced can be damaged, the rest is an unfinished end.
+    let mut file = None;
+    for round in 0..6 {
+        let spool = start(state.path(), &settings(), "boot-1");
+        push_secrets(&spool, round * 10..(round + 1) * 10);
+        file = Some(spool.directory.join("records/00000000000000000000.seg"));
+        let _ = spool.shutdown(PATIENCE);
+    }
+    let file = file.unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x40;
+    fs::write(&file, &bytes).unwrap();
+
+    let spool = start(state.path(), &settings(), "boot-1");
+    let mut outbox = spool.outbox();
+    for _attempt in 0..2 {
+        outbox.rewind();
+        let (mut chain, mut damages, mut lost) = (Chain::default(), 0, 0);
+        while outbox.has_more() {
+            match outbox.read_next() {
+                Ok(Some(outgoing)) => {
+                    let batch = batch::open(&outgoing.batch, &HostKey::from_seed(&SEED).public()).unwrap();
+                    assert_eq!(batch.behind_loss, damages == 1 && lost == 0);
+                    lost += u32::from(chain.accept(&batch) == Ok(Accepted::NewBehindLoss));
+                    assert_eq!(chain.head().number, outgoing.number);
+                }
+                Err(OutboxError::Damaged(_)) => damages += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((damages, lost), (1, 1));
+        assert_eq!(chain.head().last_sequence, 60, "what stands behind the damage was not read");
+    }
+    let _ = spool.shutdown(PATIENCE);
+}
+
+#[test]
 fn a_kill_at_any_byte_loses_only_the_unfinished_batch_and_the_chain_goes_on() {
     let state = tempfile::tempdir().unwrap();
     let spool = start(state.path(), &settings(), "boot-1");

@@ -325,7 +325,7 @@ impl Session {
                 Err(OutboxError::Records(error)) => {
                     return Err(Failure::Unreachable(format!("the spool cannot be read: {error}")));
                 }
-                Err(damage) => tracing::error!("{damage}; the collector will refuse what follows"),
+                Err(damage) => tracing::error!("{damage}; the collector is told that it is lost"),
             }
         }
         Ok(())

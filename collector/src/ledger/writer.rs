@@ -12,7 +12,7 @@ use buildtrail_evidence::{
     log::{HostRecord, LogEntry, leaf_bytes},
     records::{RecordIndex, RecordLog, RecordsError},
 };
-use buildtrail_proto::v1::{CollectorEntry, SignedBatch};
+use buildtrail_proto::v1::{BatchesLost, CollectorEntry, SignedBatch, collector_entry::Act};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -127,8 +127,8 @@ impl Writer {
         opened: OpenedBatch,
         items: &mut Vec<Item>,
     ) -> Answer {
-        match self.place(host, &opened) {
-            Ok(Accepted::New) => {}
+        let accepted = match self.place(host, &opened) {
+            Ok(accepted @ (Accepted::New | Accepted::NewBehindLoss)) => accepted,
             Ok(Accepted::Duplicate) => {
                 self.heard(host, items);
                 return Ok(Kept::KnownAlready);
@@ -137,17 +137,38 @@ impl Writer {
                 self.detect_fork(&error, host, &signed, items);
                 return Err(error);
             }
-        }
+        };
         if !self.known.hosts.contains_key(&host.id) {
             self.introduce(host, self.new_chain(), items)?;
         }
         self.heard(host, items);
+        if accepted == Accepted::NewBehindLoss {
+            self.note(acts::entry(self.lost(host, &signed, &opened)), items)?;
+        }
         let record = self.append(&LogEntry::Batch(signed))?;
         if let Some(known) = self.known.hosts.get_mut(&host.id) {
             known.chain.advance(&opened);
         }
         items.push(Item { record, entry: ItemEntry::Batch(Box::new(opened)) });
         Ok(Kept::Stored)
+    }
+
+    /// The batches between the head of a host's chain and this one.
+    fn lost(&self, host: &Host, signed: &SignedBatch, next: &OpenedBatch) -> Act {
+        let last = self.known.hosts.get(&host.id).map_or(0, |known| known.chain.head().number);
+        let act = BatchesLost {
+            host_id: host.id.to_string(),
+            name: host.name.clone(),
+            first: last + 1,
+            last: next.header.number - 1,
+            next_digest: next.digest.as_bytes().to_vec(),
+            signature: signed.lost_before.clone(),
+        };
+        tracing::error!(
+            host = %host.id, name = host.name, first = act.first, last = act.last,
+            "batches are missing for good: the host's spool was damaged"
+        );
+        Act::BatchesLost(act)
     }
 
     /// Where a batch belongs in its host's chain.

@@ -26,6 +26,8 @@ use crate::{
 
 /// What a signature covers before the header's bytes: keeps signatures of other formats from being passed off as this.
 pub const SIGNATURE_CONTEXT: &[u8] = b"buildtrail batch v2\n";
+/// What the host's word about lost batches covers before the digest of the header behind them.
+const LOST_CONTEXT: &[u8] = b"buildtrail lost before v1\n";
 /// Most events in one batch.
 pub const MAX_EVENTS: usize = 65_536;
 /// Longest encoded event, in bytes.
@@ -165,7 +167,12 @@ impl Sealer {
         self.head = ChainHead::after(&header, Digest::of(&bytes));
         let signature = sign_header(&self.key, &bytes).to_vec();
         Sealed {
-            batch: SignedBatch { header: bytes, signature, body: body::encode(&slots) },
+            batch: SignedBatch {
+                header: bytes,
+                signature,
+                body: body::encode(&slots),
+                lost_before: Vec::new(),
+            },
             head: self.head.clone(),
         }
     }
@@ -182,6 +189,8 @@ pub struct OpenedBatch {
     pub withheld: Vec<u64>,
     /// SHA-256 of the encoded header: the batch's name in the chain.
     pub digest: Digest,
+    /// The host says, signed, that batches just before this one can no longer be read there.
+    pub behind_loss: bool,
 }
 
 impl OpenedBatch {
@@ -259,6 +268,11 @@ pub fn inspect(
     if !key.has_signed(&signed_bytes(&batch.header), &batch.signature) {
         return Err(BatchError::Signature);
     }
+    let digest = Digest::of(&batch.header);
+    let behind_loss = !batch.lost_before.is_empty();
+    if behind_loss && !key.has_signed(&lost_bytes(digest), &batch.lost_before) {
+        return Err(BatchError::Signature);
+    }
     let slots = body::parse(&batch.body, event_count(&header))?;
     if body::root(&slots).as_bytes() != header.events_root {
         return Err(BatchError::EventsRoot);
@@ -277,7 +291,7 @@ pub fn inspect(
         }
     }
     check_counts(&kinds, withheld.len(), &header)?;
-    Ok(OpenedBatch { digest: Digest::of(&batch.header), header, events: Vec::new(), withheld })
+    Ok(OpenedBatch { digest, header, events: Vec::new(), withheld, behind_loss })
 }
 
 /// The same batch, its header and signature untouched, with the hashes alone of all events whose kind is not to be
@@ -318,6 +332,16 @@ const UNDECODABLE: BatchError = BatchError::Body("an event in it does not decode
 #[must_use]
 pub fn sign_header(key: &HostKey, header: &[u8]) -> [u8; 64] {
     key.sign(&signed_bytes(header))
+}
+
+/// Adds the host's word that batches just before this one can no longer be read on the host. Whoever keeps the chain then
+/// goes on behind the gap, which stays a gap.
+pub fn say_lost_before(key: &HostKey, batch: &mut SignedBatch) {
+    batch.lost_before = key.sign(&lost_bytes(Digest::of(&batch.header))).to_vec();
+}
+
+fn lost_bytes(header: Digest) -> Vec<u8> {
+    [LOST_CONTEXT, header.as_bytes()].concat()
 }
 
 fn signed_bytes(header: &[u8]) -> Vec<u8> {

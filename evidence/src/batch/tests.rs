@@ -12,7 +12,7 @@ fn forge(change: impl FnOnce(&mut BatchHeader, &mut Vec<AuditEvent>)) -> SignedB
     header.events_root = body::root(&slots).as_bytes().to_vec();
     let header = header.encode_to_vec();
     let signature = key().sign(&signed_bytes(&header)).to_vec();
-    SignedBatch { header, signature, body: body::encode(&slots) }
+    SignedBatch { header, signature, body: body::encode(&slots), lost_before: Vec::new() }
 }
 
 /// A batch of five events: secret, heartbeat, secret, heartbeat, secret.
@@ -155,6 +155,23 @@ fn documented(name: &str) -> Vec<u8> {
 }
 
 #[test]
+fn only_the_host_can_say_that_batches_before_one_are_lost() {
+    let (mut batch, other) = (five(), HostKey::from_seed(&[9; 32]));
+    assert!(!open(&batch, &key().public()).unwrap().behind_loss);
+    say_lost_before(&key(), &mut batch);
+    assert!(open(&batch, &key().public()).unwrap().behind_loss);
+    // It stays with what is left of a batch …
+    assert!(open(&thin(&batch, |_| false).unwrap(), &key().public()).unwrap().behind_loss);
+    // … and is worth nothing from another key, cut short, or taken from the batch's own signature.
+    for forged in
+        [other.sign(&lost_bytes(Digest::of(&batch.header))).to_vec(), vec![7], batch.signature.clone()]
+    {
+        let forged = SignedBatch { lost_before: forged, ..batch.clone() };
+        assert_eq!(open(&forged, &key().public()), Err(BatchError::Signature));
+    }
+}
+
+#[test]
 fn the_test_vector_of_the_specification_holds() {
     let seed: [u8; 32] = documented("seed").try_into().unwrap();
     let key = HostKey::from_seed(&seed);
@@ -163,6 +180,7 @@ fn the_test_vector_of_the_specification_holds() {
         header: documented("header"),
         signature: documented("signature"),
         body: documented("body"),
+        lost_before: Vec::new(),
     };
     let opened = open(&batch, &key.public()).unwrap();
     assert_eq!(opened.digest.as_bytes()[..], documented("digest of the header"));

@@ -162,8 +162,14 @@ impl HostWalk {
     fn take(&mut self, index: RecordIndex, facts: &Facts) -> Result<(), String> {
         let opened = &facts.opened;
         let chain = self.chain.get_or_insert_with(|| just_before(&opened.header));
+        let expected = chain.head().number + 1;
         match chain.check(opened) {
             Ok(Accepted::New) => {}
+            Ok(Accepted::NewBehindLoss) => {
+                let head = chain.head().clone();
+                let batches = range("batch", "batches", expected, opened.header.number - 1);
+                self.gap(index, &head, &format!("{batches}, which the host says it lost"), facts);
+            }
             Ok(Accepted::Duplicate) => return Err("it stands in the log twice".into()),
             Err(ChainError::Gap { expected, number }) => {
                 let head = chain.head().clone();
