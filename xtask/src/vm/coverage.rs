@@ -96,9 +96,9 @@ fn tail() -> String {
             }
         }
     }
-    for (name, reason) in degraded::reasons() {
+    for (place, name, reason) in degraded::reasons() {
         if let Some(technique) = techniques().into_iter().find(|technique| technique.name == name) {
-            let _infallible = writeln!(text, "- Linux 5.10, {}: {reason}", technique.what);
+            let _infallible = writeln!(text, "- {place}, {}: {reason}.", technique.what);
         }
     }
     text.push_str("\n## What no tier sees\n\n");

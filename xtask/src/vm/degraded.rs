@@ -1,44 +1,95 @@
 //! What is missing on a kernel that serves the agent in part: the agent has to load, to say so, and to see all the rest.
 
-use buildtrail_evasion::judge;
+use buildtrail_evasion::{Tier, judge};
 
-use super::verdict::{Cell, Verdict};
+use super::{
+    kernels::Kernel,
+    verdict::{Cell, Verdict},
+};
 
-/// Hooks that nothing serves on 5.10. Socket storage in tracing programs came with 5.11, `sock_send_length` with 6.3, and
-/// functions with a structure by value cannot be had before 6.0.
-const HOOKS: [&str; 3] = ["tcp.state", "socket.send", "file.owner"];
+/// What a kernel cannot serve.
+struct Shortfall {
+    kernel: Kernel,
+    /// Where these are missing; `None`: at every tier.
+    tier: Option<Tier>,
+    hooks: &'static [&'static str],
+    /// Facts that follow from them.
+    facts: &'static [&'static str],
+    /// Techniques that follow from them, and why.
+    techniques: &'static [(&'static str, &'static str)],
+}
 
-/// Facts that follow from them.
-const FACTS: [&str; 5] = [
-    "connection closed, with its bytes",
-    "connection refused",
-    "connection of a parent used by its child",
-    "TLS server name",
-    "connection by a proxy",
-];
-
-/// Techniques that follow from them.
-const TECHNIQUES: [(&str, &str); 5] = [
-    ("chown", "before 6.0 no program can stand in front of security_path_chown"),
-    ("tcp4", ENDS),
-    ("tcp-refused", ENDS),
-    ("socket-inherited", SENDERS),
-    ("socket-passed", SENDERS),
-];
-const ENDS: &str = "before 5.11 the end of a TCP connection is not seen";
+const ENDS: &str =
+    "before 5.11 programs have no storage for sockets, so the end of a TCP connection is not seen";
 const SENDERS: &str = "before 5.11 who uses a connection that another process opened is not seen";
+const SENDERS_B: &str =
+    "before 6.3 only security functions tell who uses a connection that another process opened";
+const NO_FILE_SYSTEM_ID: &str = "before 5.13 a tmpfs, on which these guests have their files, has no number by which fanotify tells such changes";
+
+const SHORTFALLS: [Shortfall; 3] = [
+    // Socket storage in tracing programs came with 5.11, `sock_send_length` with 6.3, and functions with a structure by value
+    // cannot be had before 6.0.
+    Shortfall {
+        kernel: Kernel::V5_10,
+        tier: None,
+        hooks: &["tcp.state", "socket.send", "file.owner"],
+        facts: &[
+            "connection closed, with its bytes",
+            "connection refused",
+            "connection of a parent used by its child",
+            "TLS server name",
+            "connection by a proxy",
+        ],
+        techniques: &[
+            ("chown", "before 6.0 no program can stand in front of security_path_chown"),
+            ("tcp4", ENDS),
+            ("tcp-refused", ENDS),
+            ("socket-inherited", SENDERS),
+            ("socket-passed", SENDERS),
+        ],
+    },
+    // mm/shmem.c, `shmem_statfs`.
+    Shortfall {
+        kernel: Kernel::V5_10,
+        tier: Some(Tier::B),
+        hooks: &[],
+        facts: &[],
+        techniques: &[
+            ("truncate", NO_FILE_SYSTEM_ID),
+            ("rename", NO_FILE_SYSTEM_ID),
+            ("rename-over", NO_FILE_SYSTEM_ID),
+            ("link", NO_FILE_SYSTEM_ID),
+            ("unlink", NO_FILE_SYSTEM_ID),
+            ("chmod", NO_FILE_SYSTEM_ID),
+        ],
+    },
+    Shortfall {
+        kernel: Kernel::V6_1,
+        tier: Some(Tier::B),
+        hooks: &["socket.send"],
+        facts: &["connection of a parent used by its child"],
+        techniques: &[("socket-inherited", SENDERS_B), ("socket-passed", SENDERS_B)],
+    },
+];
 
 /// Judges the agent by what it can see there. What it sees all the same is wrong in this table.
-pub(super) fn judge(verdict: &mut Verdict) {
+pub(super) fn judge(verdict: &mut Verdict, tier: Tier) {
+    let here = |short: &&Shortfall| {
+        short.kernel == verdict.kernel && short.tier.is_none_or(|expected| expected == tier)
+    };
+    let short: Vec<&Shortfall> = SHORTFALLS.iter().filter(here).collect();
+    let hook = |name: &str| short.iter().any(|short| short.hooks.contains(&name));
+    let fact = |name: &str| short.iter().any(|short| short.facts.contains(&name));
+    let techniques: Vec<_> = short.iter().flat_map(|short| short.techniques).collect();
     let mut troubles = Vec::new();
     for (name, cell) in &mut verdict.hooks {
-        expect(name, cell, HOOKS.contains(&name.as_str()), "-", &mut troubles);
+        expect(name, cell, hook(name), "-", &mut troubles);
     }
     for (name, cell) in &mut verdict.facts {
-        expect(name, cell, FACTS.contains(name), "gap", &mut troubles);
+        expect(name, cell, fact(name), "gap", &mut troubles);
     }
     for (technique, seen) in &mut verdict.techniques {
-        let Some((_, why)) = TECHNIQUES.iter().find(|(name, _)| *name == technique.name) else { continue };
+        let Some((_, why)) = techniques.iter().find(|(name, _)| *name == technique.name) else { continue };
         match seen {
             judge::Verdict::Wrong(what) if what.starts_with("missing") => *seen = judge::Verdict::Gap(why),
             judge::Verdict::Seen => {
@@ -49,7 +100,7 @@ pub(super) fn judge(verdict: &mut Verdict) {
         }
     }
     let is_gap =
-        |line: &String| TECHNIQUES.iter().any(|(name, _)| line.starts_with(&format!("{name}: missing")));
+        |line: &String| techniques.iter().any(|(name, _)| line.starts_with(&format!("{name}: missing")));
     verdict.troubles.retain(|line| !is_gap(line));
     verdict.troubles.append(&mut troubles);
 }
@@ -65,9 +116,15 @@ fn expect(name: &str, cell: &mut Cell, is_gap: bool, word: &str, troubles: &mut 
     }
 }
 
-/// Why each of them is missing, for the coverage page.
-pub(super) fn reasons() -> impl Iterator<Item = (&'static str, &'static str)> {
-    TECHNIQUES.iter().copied()
+/// Kernel and tiers, technique, and why it is missing there, for the coverage page.
+pub(super) fn reasons() -> impl Iterator<Item = (String, &'static str, &'static str)> {
+    SHORTFALLS.iter().flat_map(|short| {
+        let place = match short.tier {
+            Some(tier) => format!("Linux {} at tier {tier:?}", short.kernel.name()),
+            None => format!("Linux {}", short.kernel.name()),
+        };
+        short.techniques.iter().map(move |(technique, why)| (place.clone(), *technique, *why))
+    })
 }
 
 #[cfg(test)]

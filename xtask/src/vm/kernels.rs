@@ -73,11 +73,6 @@ impl Kernel {
         }
     }
 
-    /// Serves the agent in part; see [`super::degraded`].
-    pub(super) fn is_degraded(self) -> bool {
-        matches!(self, Self::V5_10)
-    }
-
     /// Tells how many instructions the verifier followed (since 5.16).
     pub(super) fn counts_instructions(self) -> bool {
         !matches!(self, Self::V5_10)

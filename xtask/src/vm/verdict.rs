@@ -91,10 +91,9 @@ impl Verdict {
             verdict.judge_hooks(console, mode);
             verdict.judge_programs(console);
             verdict.judge_events(console);
-            verdict.judge_techniques(console, if mode.lsm_off { Tier::B } else { Tier::A });
-            if kernel.is_degraded() {
-                degraded::judge(&mut verdict);
-            }
+            let tier = if mode.lsm_off { Tier::B } else { Tier::A };
+            verdict.judge_techniques(console, tier);
+            degraded::judge(&mut verdict, tier);
         }
         if !console.complete {
             verdict.troubles.push("the guest did not get to its end".to_owned());
